@@ -1,0 +1,1 @@
+"""Machines: settings, connections, Dask, embedded servers, telemetry, the command line."""

@@ -1,0 +1,153 @@
+"""Settings, read once from the environment, frozen, and passed down.
+
+Every field is one environment variable with the prefix `SWATH_`. The table in the README is checked against this
+module by a test, so the description of each field is what a user reads.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from models.domain import MaskPolicy
+from models.errors import BadInput
+
+
+def default_home() -> Path:
+    """Where Swath keeps its own servers and data: `/var/lib/swath` for root, else under the user's data folder.
+
+    PostgreSQL refuses to run as root and is then run as another user, who must be able to reach the folder; a
+    root user's home usually cannot be entered by others.
+    """
+    if os.geteuid() == 0:
+        return Path("/var/lib/swath")
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share") / "swath"
+
+
+class Settings(BaseSettings):
+    """All settings of one process."""
+
+    model_config = SettingsConfigDict(env_prefix="SWATH_", frozen=True, extra="ignore", env_ignore_empty=True)
+
+    home: Path = Field(default_factory=default_home, description="Folder of the embedded servers and their data.")
+    database_url: SecretStr | None = Field(
+        default=None, description="Postgres, as `postgresql://user:password@host/name`. Unset: an embedded server."
+    )
+    redis_url: SecretStr | None = Field(
+        default=None, description="Redis or Valkey, as `redis://` or `rediss://`. Unset: an embedded server."
+    )
+
+    stac_url: str | None = Field(
+        default=None, description="One STAC API to use instead of the default list of catalogs."
+    )
+    stac_collection: str = Field(
+        default="sentinel-2-l2a", description="Collection to search at `SWATH_STAC_URL`; unused without it."
+    )
+    stac_profile: str | None = Field(
+        default=None,
+        description="How items at `SWATH_STAC_URL` are to be read: `earth-search-c1`, `earth-search-l2a`, "
+        "`planetary-computer`, `cdse` or `generic`. Unset: told from the items themselves.",
+    )
+    catalogs: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=("earth-search-c1", "earth-search-l2a", "planetary-computer"),
+        description="Catalog profiles in order of preference, separated by commas.",
+    )
+
+    dask_address: str | None = Field(
+        default=None, description="Scheduler of a Dask cluster, as `tcp://host:8786`. Unset: threads of this process."
+    )
+    read_threads: int = Field(default=16, ge=1, le=256, description="Blocks read at the same time, per process.")
+    scenes_at_once: int = Field(default=2, ge=1, le=64, description="Scenes observed at the same time, per flow run.")
+    http_timeout_s: float = Field(
+        default=30, gt=0, le=600, description="Longest wait for one answer of a catalog or file server."
+    )
+    http_connect_timeout_s: float = Field(default=10, gt=0, le=600, description="Longest wait for a connection.")
+    http_retries: int = Field(
+        default=4, ge=0, le=20, description="Further tries of one request after 429, 5xx or a broken connection."
+    )
+    http_retry_delay_s: float = Field(
+        default=0.5, gt=0, le=60, description="Wait before the first further try; grows from there."
+    )
+    scene_retries: int = Field(default=3, ge=0, le=10, description="Further tries of a scene within one flow run.")
+    scene_retry_delay_s: float = Field(
+        default=10,
+        ge=0,
+        le=3600,
+        description="Wait before the first further try of a scene; doubles each time, with jitter.",
+    )
+    scene_timeout_s: float = Field(
+        default=1800, gt=0, description="Longest time for one scene, all its farms included."
+    )
+    max_failed_fraction: float = Field(
+        default=0.0, ge=0, le=1, description="Share of due farm observations that may fail before the flow ends Failed."
+    )
+
+    clear_classes: Annotated[frozenset[int], NoDecode] = Field(
+        default=frozenset({4, 5, 6, 7, 11}), description="Scene classes (SCL) whose pixels count, separated by commas."
+    )
+    cloud_dilation_m: float = Field(
+        default=0,
+        ge=0,
+        le=1000,
+        description="Pixels nearer than this to cloud or shadow (classes 3, 8, 9, 10) do not count.",
+    )
+    inner_margin_m: float = Field(
+        default=0, ge=0, le=1000, description="How far inside the boundary a pixel must lie to be an inner pixel."
+    )
+    min_inner_pixels: int = Field(
+        default=9, ge=1, description="Clear inner pixels needed for the headline `ndvi` to be the inner mean."
+    )
+
+    min_farm_area_ha: float = Field(default=0.005, ge=0, description="Smallest farm that an import accepts, hectares.")
+    max_farm_area_ha: float = Field(default=100_000, gt=0, description="Largest farm that an import accepts, hectares.")
+
+    log_level: str = Field(
+        default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="`DEBUG`, `INFO`, `WARNING` or `ERROR`."
+    )
+    log_json: bool = Field(default=False, description="Write log events as JSON lines.")
+
+    @field_validator("catalogs", mode="before")
+    @classmethod
+    def _split_names(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("clear_classes", mode="before")
+    @classmethod
+    def _split_classes(cls, value: object) -> object:
+        return frozenset(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("clear_classes")
+    @classmethod
+    def _known_classes(cls, value: frozenset[int]) -> frozenset[int]:
+        if not value or not value <= frozenset(range(1, 12)):
+            raise ValueError("scene classes are whole numbers from 1 to 11 (0 is no data)")
+        return value
+
+    @model_validator(mode="after")
+    def _areas_in_order(self) -> Settings:
+        if self.min_farm_area_ha > self.max_farm_area_ha:
+            raise ValueError("SWATH_MIN_FARM_AREA_HA must not be above SWATH_MAX_FARM_AREA_HA")
+        return self
+
+    @property
+    def mask_policy(self) -> MaskPolicy:
+        """The mask policy that these settings describe."""
+        return MaskPolicy(clear_classes=self.clear_classes, dilation_m=self.cloud_dilation_m)
+
+
+def load_settings() -> Settings:
+    """Read the settings from the environment.
+
+    Raises:
+        BadInput: naming the variable, what is wrong with it and what is allowed. Secret values are not repeated.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        name = "_".join(["SWATH", *[str(part) for part in first["loc"]]]).upper()
+        raise BadInput(name, first["msg"]) from None

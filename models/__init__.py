@@ -1,0 +1,1 @@
+"""Facts: plain types, tables, queries, the read model and its cache keys."""

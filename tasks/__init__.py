@@ -1,0 +1,1 @@
+"""Work: imagery, indices, farms: pure functions, and one thin layer of Prefect tasks over them."""
