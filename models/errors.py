@@ -61,6 +61,10 @@ class UpstreamUnreadable(UpstreamError):
     """The service answered with something that is not what it claims to be."""
 
 
+class ItemUnusable(SwathError):
+    """A catalog item lacks something that reading it needs. It is recorded as skipped, with this reason."""
+
+
 class SceneIncomplete(SwathError):
     """Some farms of a scene could not be answered; those that could are saved. Another try asks for the rest."""
 
