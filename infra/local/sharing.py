@@ -46,20 +46,25 @@ def shared(
     with _lock_file(locks / f"{name}.users") as users:
         joined = False
         try:
-            with _starting(name, locks=locks, timeout_s=timeout_s):
+            with alone(name, locks=locks, timeout_s=timeout_s):
                 fcntl.flock(users, fcntl.LOCK_SH)
                 joined = True
                 server = ensure()
             yield server
         finally:
             if joined:
-                with _starting(name, locks=locks, timeout_s=timeout_s):
+                with alone(name, locks=locks, timeout_s=timeout_s):
                     if _is_last(users):
                         stop()
 
 
 @contextlib.contextmanager
-def _starting(name: str, *, locks: Path, timeout_s: float) -> Iterator[None]:
+def alone(name: str, *, locks: Path, timeout_s: float) -> Iterator[None]:
+    """Hold the exclusive lock of a server; while it is held nobody else starts or stops that server.
+
+    Raises:
+        ServerTrouble: when another process holds it for longer than the timeout.
+    """
     with _lock_file(locks / f"{name}.start") as lock:
         deadline = time.monotonic() + timeout_s
         while not _locked(lock):
