@@ -107,8 +107,8 @@ def baseline_number(baseline: str | None) -> tuple[int, int] | None:
 def pass_id(item: Item, *, satellite: str, day: dt.date) -> str:
     """The acquisition key that every catalog, tile and processing of one pass shares.
 
-    For instance `sentinel-2a/20230815T095031`. It is the satellite and the start of the datatake, which the datatake id and the product name tell alike. Where
-    neither is told, the solar day and, if known, the relative orbit stand in.
+    For instance `sentinel-2a/20230815T095031`. It is the satellite and the start of the datatake, which the datatake
+    id and the product name tell alike. Where neither is told, the solar day and, if known, the relative orbit stand in.
     """
     for name in texts(item, "s2:datatake_id", "eopf:datatake_id"):
         if match := _TAKE_IN_DATATAKE.match(name):
