@@ -77,8 +77,9 @@ def boundary_from(geometry: BaseGeometry | None, *, limits: AreaLimits, projecti
         BadInput: with the rule that the shape breaks, when it cannot be repaired safely.
     """
     repairs: list[str] = []
-    drawn = [shapely.force_2d(each) for each in _polygons(geometry, repairs=repairs)]
+    drawn = _polygons(geometry, repairs=repairs)
     _check_vertices(drawn)
+    drawn = [shapely.force_2d(each) for each in drawn]
     if projection.is_flat:  # where it was drawn: projecting moves the last bits, and may hide what was wrong
         drawn = [part for each in drawn for part in _repaired(each, repairs=repairs)]
     placed = [projection.to_lon_lat(each, max_vertices=MAX_VERTICES) for each in drawn]

@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import geopandas as gpd
+import numpy as np
 import orjson
 import pyarrow
 import pyarrow.parquet as pq
@@ -177,7 +178,8 @@ def read_geoparquet(path: Path, *, layer: str | None, wanted: Wanted) -> Layer:
             check_size(0, features=about.num_rows)
             available = [str(name) for name in file.schema_arrow.names]
         columns = wanted.among(available)
-        frame: Any = gpd.read_parquet(path, columns=[*columns.all, *_geometry_columns(about, available)])
+        with np.errstate(invalid="ignore"):  # a coordinate that is not a number costs its farm, later
+            frame: Any = gpd.read_parquet(path, columns=[*columns.all, *_geometry_columns(about, available)])
     except (pyarrow.ArrowException, ValueError, shapely.errors.GEOSException, OSError) as error:
         raise BadInput("file", f"cannot be read as GeoParquet: {error}") from error
     return Layer(

@@ -1,0 +1,196 @@
+"""`swath farms`: bring farms in, list them, take them out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import orjson
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from infra.settings import Settings, load_settings
+from infra.stores import open_stores
+from models.domain import Farm
+from models.farms import ImportOutcome, count_farms, list_farms, stored_farms, upsert_farms
+
+if TYPE_CHECKING:
+    from tasks.farms.files import FarmFile
+
+app = typer.Typer(no_args_is_help=True, help="Bring farms in, list them, take them out.")
+
+SHOWN = 20
+"""Repairs, rejections and remarks shown to a person; `--json` has them all."""
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+
+@app.command("import")
+def import_farms(
+    file: Annotated[Path, typer.Argument(help="GeoJSON, GeoPackage, Shapefile (also zipped) or GeoParquet.")],
+    id_field: Annotated[str | None, typer.Option(help="Field with the source's own id of each farm.")] = None,
+    name_field: Annotated[str | None, typer.Option(help="Field with the farm's name.")] = None,
+    user_field: Annotated[str | None, typer.Option(help="Field with the farm's owner.")] = None,
+    layer: Annotated[str | None, typer.Option(help="Layer to read, where the file has several.")] = None,
+    crs: Annotated[str | None, typer.Option(help="CRS of a file that does not say it, as EPSG:32633.")] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="Name of the source, to be the same when the file's name is not.")
+    ] = None,
+    reactivate: Annotated[bool, typer.Option(help="Bring back farms that were deactivated.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Store the farms of a file; run again, it changes only what the file changed.
+
+    Exit code 0 when every feature became a farm, 1 when some were rejected, 2 when the file cannot be used.
+    """
+    # Loaded here: reading files takes a second to import, which `swath --help` need not wait for.
+    from tasks.farms.boundaries import AreaLimits
+    from tasks.farms.files import read_farms
+
+    settings = load_settings()
+    found = read_farms(
+        file,
+        limits=AreaLimits(min_ha=settings.min_farm_area_ha, max_ha=settings.max_farm_area_ha),
+        id_field=id_field,
+        name_field=name_field,
+        user_field=user_field,
+        layer=layer,
+        crs=crs,
+        dataset=dataset,
+    )
+    outcome = _stored(found, settings=settings, reactivate=reactivate)
+    if as_json:
+        typer.echo(orjson.dumps(_report(file, found, outcome), option=orjson.OPT_INDENT_2).decode())
+    else:
+        _print_report(file, found, outcome)
+    if found.rejected:
+        raise typer.Exit(1)
+
+
+def _stored(found: FarmFile, *, settings: Settings, reactivate: bool) -> ImportOutcome:
+    with open_stores(settings) as stores, stores.engine.begin() as connection:
+        return upsert_farms(connection, found.drafts, reactivate=reactivate)
+
+
+def _report(file: Path, found: FarmFile, outcome: ImportOutcome) -> dict[str, Any]:
+    return {
+        "file": str(file),
+        "identified_by": found.identified_by,
+        "created": outcome.created,
+        "updated": outcome.updated,
+        "unchanged": outcome.unchanged,
+        "new_boundaries": outcome.new_boundaries,
+        "reactivated": outcome.reactivated,
+        "inactive": outcome.inactive,
+        "repaired": [
+            {"external_farm_id": str(draft.external_farm_id), "feature": draft.feature, "repairs": draft.repairs}
+            for draft in found.drafts
+            if draft.repairs
+        ],
+        "rejected": [{"file": each.file, "feature": each.feature, "reason": each.reason} for each in found.rejected],
+        "warnings": found.warnings,
+    }
+
+
+def _print_report(file: Path, found: FarmFile, outcome: ImportOutcome) -> None:
+    console = Console(highlight=False)
+    repaired = [f"{each.feature}: {'; '.join(each.repairs)}" for each in found.drafts if each.repairs]
+    table = Table("farms", "", title=escape(file.name), title_justify="left", box=None, show_header=False)
+    table.columns[1].justify = "right"
+    for label, number in [
+        ("created", outcome.created),
+        ("updated", outcome.updated),
+        ("unchanged", outcome.unchanged),
+        ("repaired", len(repaired)),
+        ("rejected", len(found.rejected)),
+    ]:
+        table.add_row(label, f"{number:,}")
+    console.print(table)
+    console.print(f"Identity from {escape(found.identified_by)}.")
+    if outcome.inactive:
+        console.print(f"{outcome.inactive:,} of them are deactivated and stay so; --reactivate brings them back.")
+    _print_lines(console, "Repaired", repaired)
+    _print_lines(console, "Rejected", [f"{each.feature}: {each.reason}" for each in found.rejected])
+    _print_lines(console, "Remarks of the reader", found.warnings)
+
+
+def _print_lines(console: Console, title: str, lines: list[str] | tuple[str, ...]) -> None:
+    if not lines:
+        return
+    console.print(f"\n{title}:")
+    for line in lines[:SHOWN]:
+        console.print(f"  {escape(line)}", soft_wrap=True)
+    if len(lines) > SHOWN:
+        console.print(f"  and {len(lines) - SHOWN:,} more; --json lists them all")
+
+
+@app.command("list")
+def list_stored(
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="Most farms to show.")] = 100,
+    include_inactive: Annotated[bool, typer.Option("--all", help="Deactivated farms too.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List the farms there are."""
+    with open_stores(load_settings()) as stores, stores.engine.connect() as connection:
+        farms = list_farms(connection, limit=limit, include_inactive=include_inactive)
+        total = count_farms(connection, include_inactive=include_inactive)
+    if as_json:
+        listed = {"total": total, "farms": [_facts(farm) for farm in farms]}
+        typer.echo(orjson.dumps(listed, option=orjson.OPT_INDENT_2).decode())
+        return
+    console = Console(highlight=False)
+    table = Table("external_farm_id", "name", "owner", "hectares", "longitude", "latitude", "boundary")
+    for column in table.columns[3:]:
+        column.justify = "right"
+    table.columns[0].no_wrap = True
+    for farm in farms:
+        lon, lat = _middle(farm)
+        owner = escape(farm.external_user_id or "")
+        name = escape(farm.name) + ("" if farm.is_active else " (inactive)")
+        area, version = f"{farm.area_ha:,.2f}", f"v{farm.boundary_version}"
+        table.add_row(str(farm.external_farm_id), name, owner, area, f"{lon:.4f}", f"{lat:.4f}", version)
+    console.print(table)
+    console.print(f"{len(farms):,} of {total:,} farms" + ("" if len(farms) == total else "; --limit shows more"))
+
+
+def _facts(farm: Farm) -> dict[str, Any]:
+    return {
+        "external_farm_id": str(farm.external_farm_id),
+        "external_user_id": farm.external_user_id,
+        "name": farm.name,
+        "area_ha": farm.area_ha,
+        "bbox": farm.bbox,
+        "boundary_version": farm.boundary_version,
+        "is_active": farm.is_active,
+    }
+
+
+def _middle(farm: Farm) -> tuple[float, float]:
+    west, south, east, north = farm.bbox
+    lon = (west + east) / 2 if west <= east else (west + east + 360) / 2
+    return (lon - 360 if lon > 180 else lon), (south + north) / 2
+
+
+@app.command("export")
+def export_farms(
+    output: Annotated[Path, typer.Option("--output", "-o", help="File to write; replaced when it is there.")],
+    format_name: Annotated[
+        str | None, typer.Option("--format", help="geojson, gpkg or parquet; unset, told from the file's name.")
+    ] = None,
+    include_inactive: Annotated[bool, typer.Option("--all", help="Deactivated farms too.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write the farms to a file, which an import takes back without changing anything."""
+    # Loaded here: see `import_farms`.
+    from tasks.farms.export import format_of, write_farms
+
+    settings = load_settings()
+    chosen = format_of(output, format_name)
+    with open_stores(settings) as stores, stores.engine.connect() as connection:
+        count = write_farms(output, stored_farms(connection, include_inactive=include_inactive), format_name=chosen)
+    if as_json:
+        typer.echo(orjson.dumps({"file": str(output), "format": chosen, "farms": count}).decode())
+    else:
+        typer.echo(f"{count:,} farms written to {output}")
