@@ -14,7 +14,7 @@ from models.domain import Asset, Grid, Rescale, Scene, SkippedItem
 from models.errors import ItemUnusable
 from tasks.imagery import items
 from tasks.imagery.addresses import asset_address
-from tasks.imagery.catalogs import Catalog, Profile, profile_of
+from tasks.imagery.catalogs import GENERIC, Catalog, Profile, profile_of
 from tasks.imagery.grids import asset_grid
 from tasks.imagery.outlines import footprint_rings
 from tasks.imagery.reflectance import reflectance_rule
@@ -99,8 +99,12 @@ def _readable(item: Mapping[str, Any], catalog: Catalog, profile: Profile) -> tu
 
 
 def _asset(item: Mapping[str, Any], band: str, catalog: Catalog, profile: Profile) -> tuple[Mapping[str, Any], str]:
-    """The best asset of a band whose address is allowed: COGs first, then in the order of the profile."""
-    known = [item["assets"].get(name) for name in profile.names_of(band)]
+    """The best asset of a band whose address is allowed: COGs first, then in the order of the profile.
+
+    A profile that was only told from the item says how to read the pixels; the files may bear any known name.
+    """
+    names = (catalog.profile or GENERIC).names_of(band)
+    known = [item["assets"].get(name) for name in names]
     assets = sorted((asset for asset in known if isinstance(asset, dict)), key=_is_jpeg2000)
     problems: list[str] = []
     for asset in assets:
