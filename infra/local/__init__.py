@@ -6,8 +6,6 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from infra.local.postgres import local_postgres
-from infra.local.valkey import local_valkey
 from infra.settings import Settings
 
 __all__ = ["Addresses", "local_servers"]
@@ -28,6 +26,10 @@ def local_servers(settings: Settings) -> Iterator[Addresses]:
     Raises:
         ServerTrouble: when an embedded server cannot be run.
     """
+    # Imported here: who only wants one server, or has both outside, need not load the others.
+    from infra.local.postgres import local_postgres
+    from infra.local.valkey import local_valkey
+
     with contextlib.ExitStack() as stack:
         if settings.database_url is not None:
             database_url = settings.database_url.get_secret_value()

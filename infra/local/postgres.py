@@ -150,7 +150,7 @@ class _Postgres:
             users={self._account.name, postgres_config.own_name()},
             durable=self._durable,
         )
-        self._clear_after_a_kill()
+        self._clear_after_a_kill(server.socket_folder)
         options = f"-c config_file={postgres_config.quoted(self._folder / 'postgresql.conf')}"
         command: list[str | Path] = [
             bin_folder / "pg_ctl",
@@ -184,20 +184,21 @@ class _Postgres:
         )
         unfinished.rename(self._data)
 
-    def _clear_after_a_kill(self) -> None:
-        """Remove the pid file of a server that was killed, once the last of its children is gone.
+    def _clear_after_a_kill(self, socket_folder: Path) -> None:
+        """Remove the lock files of a server that was killed, once the last of its children is gone.
 
         Postgres itself takes any living process of that number (or a zombie, in a container where nobody reaps) for
         the old server and refuses to start.
         """
-        pid_file = self._data / "postmaster.pid"
-        if not pid_file.exists():
+        left = [self._data / "postmaster.pid", *socket_folder.glob(".s.PGSQL.*.lock")]
+        if not any(file.exists() for file in left):
             return
         log.warning("Postgres was killed; it will recover", folder=str(self._data))
         for orphan in _processes_in(self._data, uid=self._account.uid):
             if not is_gone_within(orphan, STOP_TIMEOUT_S):
                 raise ServerTrouble(f"process {orphan.pid} of a killed Postgres still works in {self._data}: end it")
-        pid_file.unlink(missing_ok=True)
+        for file in left:
+            file.unlink(missing_ok=True)
 
     def _log_tail(self) -> str:
         logs = sorted((self._folder / "log").glob("*.log"), key=lambda file: file.stat().st_mtime)

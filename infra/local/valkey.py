@@ -116,7 +116,7 @@ class _Valkey:
         said = self._home.private_folder("locks") / "valkey.said"
         run_as(self._home.account, [_program(self._home), *self._options(server)], output=said, timeout_s=30)
         deadline = time.monotonic() + 10
-        while self._process() is None:
+        while pid_in(self._pid_file) is None:
             if time.monotonic() > deadline:
                 raise ServerTrouble(f"Valkey did not start in {self._folder}:\n{tail(self._log)}")
             time.sleep(0.01)
