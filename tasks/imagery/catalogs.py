@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -147,7 +148,8 @@ def profile_of(item: Mapping[str, Any], catalog: Catalog) -> Profile:
         return EARTH_SEARCH_C1
     if any(name.startswith("earthsearch:") for name in properties):
         # Both collections carry such properties, so c1 items under another collection name show by their software.
-        is_c1 = "sentinel-2-c1-l2a-to-stac" in (properties.get("processing:software") or {})
+        software = properties.get("processing:software")
+        is_c1 = isinstance(software, Mapping) and "sentinel-2-c1-l2a-to-stac" in software
         return EARTH_SEARCH_C1 if is_c1 else EARTH_SEARCH_L2A
     if "B04_10m" in assets and any(name.startswith("eopf:") for name in properties):
         return CDSE
@@ -160,6 +162,6 @@ def _tells_offset(asset: Any) -> bool:
     """True when the asset publishes scale or offset, in either version of STAC."""
     if not isinstance(asset, Mapping):
         return False
-    bands = [*(asset.get("raster:bands") or ()), *(asset.get("bands") or ()), asset]
+    lists = [bands for bands in (asset.get("raster:bands"), asset.get("bands")) if isinstance(bands, list)]
     told = {"scale", "offset", "raster:scale", "raster:offset"}
-    return any(told & set(band) for band in bands if isinstance(band, Mapping))
+    return any(told & set(band) for band in [asset, *itertools.chain(*lists)] if isinstance(band, Mapping))

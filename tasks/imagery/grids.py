@@ -14,6 +14,8 @@ _EPSG = re.compile(r"(?i)^epsg:(\d{4,6})$")
 # Five times the side of a Sentinel-2 tile at 10 m; more is a mistake or worse.
 _LONGEST_SIDE = 54_900
 _PIXEL_TOLERANCE = 1e-6
+# Metres; no UTM coordinate is farther from its origin than the pole is from the equator.
+_FARTHEST = 10_100_000
 
 
 def asset_grid(item: Mapping[str, Any], asset: Mapping[str, Any]) -> Grid:
@@ -72,10 +74,10 @@ def _corner(transform: tuple[float, ...]) -> tuple[float, float, float]:
 
 
 def _numbers(values: object, *, counts: tuple[int, ...]) -> tuple[float, ...] | None:
-    """The values as numbers; None when they are absent, of another count, or not all finite numbers."""
+    """The values as numbers; None when they are absent, of another count, or not all numbers that can be."""
     if not isinstance(values, list | tuple) or len(values) not in counts:
         return None
-    if not all(isinstance(value, int | float) and math.isfinite(value) for value in values):
+    if not all(isinstance(value, int | float) and abs(value) <= _FARTHEST for value in values):
         return None
     return tuple(float(value) for value in values)
 

@@ -19,6 +19,7 @@ _TAKE_IN_DATATAKE = re.compile(r"^GS2[A-D]_(\d{8}T\d{6})_\d+")
 _TAKE_IN_PRODUCT = re.compile(r"^S2[A-D]_MSIL2A_(\d{8}T\d{6})_")
 _STRIP_IN_DATASTRIP = re.compile(r"_(S\d{8}T\d{6})(?=_|$)")
 _STRIP_IN_C1_ID = re.compile(r"^S2[A-D]_T\w{5}_(\d{8}T\d{6})_L2A$")
+_FIRST_LAUNCH = dt.datetime(2015, 6, 23, tzinfo=dt.UTC)
 # Not a version but a mark of test and on-demand processing; it says nothing about the offset.
 _NO_BASELINE = (99, 99)
 
@@ -37,9 +38,9 @@ def instant(text: object) -> dt.datetime | None:
         return None
     try:
         moment = dt.datetime.fromisoformat(text)
-    except ValueError:
+        return moment.replace(tzinfo=dt.UTC) if moment.tzinfo is None else moment.astimezone(dt.UTC)
+    except (ValueError, OverflowError):
         return None
-    return moment.replace(tzinfo=dt.UTC) if moment.tzinfo is None else moment.astimezone(dt.UTC)
 
 
 def acquired_at(item: Item) -> dt.datetime | None:
@@ -48,7 +49,8 @@ def acquired_at(item: Item) -> dt.datetime | None:
     Earth Search tells the time of the tile; Planetary Computer and CDSE tell the start of the datatake, up to some
     minutes earlier.
     """
-    return instant(item["properties"].get("datetime")) or instant(item["properties"].get("start_datetime"))
+    moments = (instant(item["properties"].get(name)) for name in ("datetime", "start_datetime"))
+    return next((moment for moment in moments if moment is not None and moment >= _FIRST_LAUNCH), None)
 
 
 def platform(item: Item) -> str | None:

@@ -19,10 +19,17 @@ def footprint_rings(geometry: Any) -> tuple[Ring, ...]:
     try:
         kind, coordinates = geometry["type"], geometry["coordinates"]
         polygons = {"Polygon": [coordinates], "MultiPolygon": coordinates}[kind]
-        rings = [[(float(point[0]), float(point[1])) for point in polygon[0]] for polygon in polygons]
+        rings = [[_place(point) for point in polygon[0]] for polygon in polygons]
         return tuple(itertools.chain.from_iterable(_on_the_map(ring) for ring in rings))
-    except (KeyError, IndexError, TypeError, ValueError, shapely.errors.ShapelyError):
+    except (KeyError, IndexError, TypeError, ValueError, OverflowError, shapely.errors.ShapelyError):
         return ()
+
+
+def _place(point: Any) -> tuple[float, float]:
+    longitude, latitude = float(point[0]), float(point[1])
+    if not (abs(longitude) <= 360 and abs(latitude) <= 90):
+        raise ValueError("not a place on Earth")
+    return longitude, latitude
 
 
 def _on_the_map(ring: list[tuple[float, float]]) -> list[Ring]:

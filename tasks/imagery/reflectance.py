@@ -7,7 +7,6 @@ from before 2022 were processed again with it. Applied twice or left out, the of
 from __future__ import annotations
 
 import datetime as dt
-import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -18,6 +17,7 @@ from tasks.imagery.items import Item, acquired_at, baseline_number, processing_b
 
 _DEFAULT_SCALE = 0.0001
 _OFFSET_DN = -1000
+_LARGEST = 1000.0
 _FIRST_BASELINE_WITH_OFFSET = (4, 0)
 _FIRST_DAY_WITH_OFFSET = dt.datetime(2022, 1, 25, tzinfo=dt.UTC)
 
@@ -78,8 +78,8 @@ def _by_date(item: Item, scale: float, profile: Profile) -> Rescale:
 def _published(asset: Mapping[str, Any], name: str) -> float | None:
     """`scale` or `offset` as the asset tells it, in the words of STAC 1.0 or 1.1; None when it does not."""
     for value in _told(asset, name):
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise ItemUnusable(f"published {name} is not a number")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= _LARGEST:
+            raise ItemUnusable(f"published {name} is not a usable number")
         return float(value)
     return None
 

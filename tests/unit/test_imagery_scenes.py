@@ -82,7 +82,7 @@ OTHER_GRID = [10, 0, 499990, 0, -10, 5200020]
         (lambda item: changed(item, "scl", proj__epsg=32632), "assets of different CRS"),
         (lambda item: changed(item, "nir", proj__transform=OTHER_GRID), "red and nir lie on different grids"),
         (lambda item: changed(item, "nir", raster__scale=0.001), "red and nir differ in scale or offset"),
-        (lambda item: changed(item, "nir", raster__scale="x"), "published scale is not a number"),
+        (lambda item: changed(item, "nir", raster__scale="x"), "published scale is not a usable number"),
     ],
 )
 def test_an_item_that_lacks_something_is_skipped_with_the_reason(
