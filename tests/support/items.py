@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import json
 from collections.abc import Iterator
 from typing import Any
+
+import rustac
 
 from tests.support.archives import SHARED_DATA
 
@@ -21,6 +24,13 @@ def recorded_items(pattern: str) -> list[dict[str, Any]]:
 def recorded_item(pattern: str, item_id: str) -> dict[str, Any]:
     """One recorded item by its id."""
     return next(item for item in recorded_items(pattern) if item["id"] == item_id)
+
+
+def planetary_computer_table(name: str) -> list[dict[str, Any]]:
+    """The items of one of the recorded GeoParquet tables of Planetary Computer."""
+    table = asyncio.run(rustac.read(str(STAC / "planetary-computer" / name)))
+    items: list[dict[str, Any]] = table["features"]
+    return items
 
 
 def _items(document: Any) -> Iterator[dict[str, Any]]:

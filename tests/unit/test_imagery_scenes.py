@@ -11,9 +11,10 @@ import pytest
 
 from models.domain import Grid, Scene, SkippedItem
 from tasks.imagery.catalogs import CDSE, KNOWN_CATALOGS, PLANETARY_COMPUTER, Catalog, catalogs_from
+from tasks.imagery.passes import pieces_of
 from tasks.imagery.scenes import scene_from, solar_day
 from tests.support.archives import archive_items
-from tests.support.items import made_item, recorded_items
+from tests.support.items import made_item, planetary_computer_table, recorded_items
 
 L2A = KNOWN_CATALOGS["earth-search-l2a"]
 [ANY] = catalogs_from((), stac_url="https://stac.example.org/v1")
@@ -257,6 +258,25 @@ def test_both_collections_of_earth_search_tell_the_same_pass_and_piece() -> None
             scene = scene_of(item, ANY)
             by_piece.setdefault((scene.pass_id, scene.tile, scene.datastrip), set()).add(scene.collection)
     assert {"sentinel-2-l2a", "sentinel-2-c1-l2a"} in by_piece.values()
+
+
+@pytest.mark.shared_data
+def test_planetary_computer_and_earth_search_tell_the_same_passes_and_pieces() -> None:
+    """Ten acquisitions of tile 13TDE that both catalogs recorded."""
+    here = [scene_of(item, ANY) for item in recorded_items("earth-search-v1/items-c1-l2a/10*.json")]
+    items = planetary_computer_table("1000-sentinel-2-items.parquet")
+    there = [scene_of(item, KNOWN_CATALOGS["planetary-computer"]) for item in items]
+    assert len(there) == 1000
+    pieces = {(scene.pass_id, scene.tile, scene.datastrip, scene.day) for scene in there}
+    assert {(scene.pass_id, scene.tile, scene.datastrip, scene.day) for scene in here} <= pieces
+
+
+@pytest.mark.shared_data
+def test_real_split_datastrips_stay_together() -> None:
+    items = planetary_computer_table("1000-sentinel-2-items.parquet")
+    pieces = pieces_of(scene_of(item, KNOWN_CATALOGS["planetary-computer"]) for item in items)
+    strips = [scene.datastrip for scene in pieces["sentinel-2a/20240820T173901", "13TDE"]]
+    assert strips == ["S20240820T174100", "S20240820T175258"]
 
 
 @pytest.mark.shared_data
