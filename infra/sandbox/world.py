@@ -130,7 +130,8 @@ def _pieces(a_pass: Pass) -> tuple[Polygon, ...]:
         return (swath_outline(),)
     if not a_pass.is_split:
         return (box(left, bottom, right, top),)
-    west, east = (top + bottom) / 2 + 700.3, (top + bottom) / 2 - 900.3
+    # The line meets no centre of a 20 m pixel: each belongs to one piece.
+    west, east = (top + bottom) / 2 + 700.3, (top + bottom) / 2 - 903.1
     upper = Polygon([(left, top), (right, top), (right, east), (left, west)])
     return upper, Polygon([(left, west), (right, east), (right, bottom), (left, bottom)])
 
