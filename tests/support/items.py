@@ -28,9 +28,12 @@ def recorded_item(pattern: str, item_id: str) -> dict[str, Any]:
 
 def planetary_computer_table(name: str) -> list[dict[str, Any]]:
     """The items of one of the recorded GeoParquet tables of Planetary Computer."""
-    table = asyncio.run(rustac.read(str(STAC / "planetary-computer" / name)))
-    items: list[dict[str, Any]] = table["features"]
-    return items
+
+    async def read() -> list[dict[str, Any]]:
+        table = await rustac.read(str(STAC / "planetary-computer" / name))
+        return list(table["features"])
+
+    return asyncio.run(read())
 
 
 def _items(document: Any) -> Iterator[dict[str, Any]]:
