@@ -97,6 +97,7 @@ def _compare(connection: Connection, *, reactivate: bool) -> None:
 
 _STAGED = """
 CREATE TEMPORARY TABLE staged_farms (
+    place integer GENERATED ALWAYS AS IDENTITY,
     external_farm_id uuid PRIMARY KEY,
     external_user_id text,
     name text NOT NULL,
@@ -155,7 +156,7 @@ INSERT INTO farms (external_farm_id, external_user_id, name, is_active, boundary
 SELECT external_farm_id, external_user_id, name, is_active, version, west, south, east, north, area_ha
 FROM staged_farms
 WHERE is_changed
-ORDER BY external_farm_id
+ORDER BY place
 ON CONFLICT (external_farm_id) DO UPDATE
 SET external_user_id = excluded.external_user_id, name = excluded.name, is_active = excluded.is_active,
     boundary_version = excluded.boundary_version, west = excluded.west, south = excluded.south,

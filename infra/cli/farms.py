@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import orjson
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -97,8 +98,9 @@ def _report(file: Path, found: FarmFile, outcome: ImportOutcome) -> dict[str, An
 def _print_report(file: Path, found: FarmFile, outcome: ImportOutcome) -> None:
     console = Console(highlight=False)
     repaired = [f"{each.feature}: {'; '.join(each.repairs)}" for each in found.drafts if each.repairs]
-    table = Table("farms", "", title=escape(file.name), title_justify="left", box=None, show_header=False)
+    table = Table("farms", "", box=None, show_header=False)
     table.columns[1].justify = "right"
+    console.print(f"Farms of {escape(file.name)}", soft_wrap=True)
     for label, number in [
         ("created", outcome.created),
         ("updated", outcome.updated),
@@ -141,16 +143,14 @@ def list_stored(
         typer.echo(orjson.dumps(listed, option=orjson.OPT_INDENT_2).decode())
         return
     console = Console(highlight=False)
-    table = Table("external_farm_id", "name", "owner", "hectares", "longitude", "latitude", "boundary")
-    for column in table.columns[3:]:
-        column.justify = "right"
-    table.columns[0].no_wrap = True
+    table = Table("external_farm_id", "name", "hectares", "where", box=SIMPLE_HEAD)
+    table.columns[2].justify = table.columns[3].justify = "right"
+    for column in (table.columns[0], *table.columns[2:]):
+        column.no_wrap = True
     for farm in farms:
         lon, lat = _middle(farm)
-        owner = escape(farm.external_user_id or "")
         name = escape(farm.name) + ("" if farm.is_active else " (inactive)")
-        area, version = f"{farm.area_ha:,.2f}", f"v{farm.boundary_version}"
-        table.add_row(str(farm.external_farm_id), name, owner, area, f"{lon:.4f}", f"{lat:.4f}", version)
+        table.add_row(str(farm.external_farm_id), name, f"{farm.area_ha:,.2f}", f"{lon:.3f} {lat:.3f}")
     console.print(table)
     console.print(f"{len(farms):,} of {total:,} farms" + ("" if len(farms) == total else "; --limit shows more"))
 

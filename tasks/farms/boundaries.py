@@ -77,6 +77,22 @@ def boundary_from(geometry: BaseGeometry | None, *, limits: AreaLimits, projecti
         BadInput: with the rule that the shape breaks, when it cannot be repaired safely.
     """
     repairs: list[str] = []
+    try:
+        shape = _shape(geometry, projection=projection, repairs=repairs)
+    except shapely.errors.GEOSException as error:
+        raise BadInput("geometry", f"cannot be made valid: {str(error)[:200]}") from error
+    area_ha = geodesic_area_ha(shape)
+    _check_area(area_ha, limits=limits)
+    return Boundary(
+        wkb=shapely.to_wkb(shape, output_dimension=2, byte_order=1),
+        bbox=shortest_bbox(shape),
+        area_ha=area_ha,
+        repairs=tuple(repairs),
+    )
+
+
+def _shape(geometry: BaseGeometry | None, *, projection: Projection, repairs: list[str]) -> Polygon | MultiPolygon:
+    """Return the valid shape in longitude and latitude, in canonical order, and write down its repairs."""
     drawn = _polygons(geometry, repairs=repairs)
     _check_vertices(drawn)
     drawn = [shapely.force_2d(each) for each in drawn]
@@ -86,15 +102,7 @@ def boundary_from(geometry: BaseGeometry | None, *, limits: AreaLimits, projecti
     _check_places(placed)
     whole = [part for each in placed for part in _repaired(in_one_piece(each), repairs=repairs)]
     pieces = [piece for each in whole for piece in split_at_antimeridian(each)]
-    shape = _canonical(_dissolved(pieces, repairs=repairs))
-    area_ha = geodesic_area_ha(shape)
-    _check_area(area_ha, limits=limits)
-    return Boundary(
-        wkb=shapely.to_wkb(shape, output_dimension=2, byte_order=1),
-        bbox=shortest_bbox(shape),
-        area_ha=area_ha,
-        repairs=tuple(repairs),
-    )
+    return _canonical(_dissolved(pieces, repairs=repairs))
 
 
 def geodesic_area_ha(shape: Polygon | MultiPolygon) -> float:
@@ -172,9 +180,9 @@ def _repaired(polygon: Polygon, *, repairs: list[str]) -> list[Polygon]:
     reason = shapely.is_valid_reason(polygon)
     mended = shapely.make_valid(polygon, method="structure", keep_collapsed=False)
     parts = [part for part in shapely.get_parts(mended) if isinstance(part, Polygon) and not part.is_empty]
-    if not parts:
-        raise BadInput("geometry", f"has no area ({reason})")
     before, after = polygon.area, sum(part.area for part in parts)
+    if not after > 0:
+        raise BadInput("geometry", f"has no area ({reason})")
     changed_fraction = abs(after - before) / max(after, before)
     if changed_fraction > MAX_REPAIR_FRACTION:
         raise BadInput(

@@ -53,8 +53,8 @@ def write_farms(path: Path, farms: Iterable[Farm], *, format_name: str | None = 
             count = write(made, farms)
             _settle(made)
             made.replace(path)
-    except OSError as error:
-        raise BadInput("output", f"{path} cannot be written: {error.strerror or error}") from error
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
+        raise BadInput("output", f"{path} cannot be written: {error.strerror}") from error
     return count
 
 

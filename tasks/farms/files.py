@@ -171,7 +171,11 @@ class _Reading:
                 raise BadInput(self.id_name or "id", "is empty", allowed="a value of its own for every feature")
             identity = made_id(self.dataset, source_id)
         if identity in self.seen:
-            raise BadInput("id", f"{self.label(index)} is the same farm as {self.seen[identity]}, which came first")
+            raise BadInput(
+                "id",
+                f"{self.label(index)} is the same farm as {self.seen[identity]}, which came first",
+                allowed="each id once; --id-field names another field",
+            )
         return identity, source_id
 
     def text(self, column: str | None, index: int) -> str | None:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 import shapely
 
 from models.errors import BadInput
@@ -117,7 +118,11 @@ def text_of(value: object) -> str | None:
     Raises:
         BadInput: when the text is too long or cannot be stored.
     """
-    if value is None or value != value:  # NaN and NaT differ from themselves
+    if isinstance(value, bytes) and len(value) == 16:  # as Parquet keeps a UUID
+        return str(uuid.UUID(bytes=value))
+    if isinstance(value, bytes | list | tuple | dict | np.ndarray):
+        raise BadInput("text", "is not one value", allowed="text or a number")
+    if value is None or pd.isna(value):  # type: ignore[call-overload]
         return None
     if isinstance(value, numbers.Real) and not isinstance(value, bool | np.bool_) and float(value).is_integer():
         return str(int(float(value))) if isinstance(value, float | np.floating) else str(value)

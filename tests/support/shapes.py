@@ -12,6 +12,7 @@ import numpy as np
 import pyproj
 import shapely
 from shapely.geometry import Polygon
+from shapely.geometry.base import BaseGeometry
 
 from models.domain import FarmDraft
 from tasks.farms.boundaries import AreaLimits, boundary_from
@@ -35,7 +36,7 @@ def field(
 
 def feature(geometry: object, **properties: object) -> dict[str, Any]:
     """Return a GeoJSON feature of a shape or of a ready geometry object."""
-    drawn = shapely.geometry.mapping(geometry) if isinstance(geometry, shapely.Geometry) else geometry
+    drawn = shapely.geometry.mapping(geometry) if isinstance(geometry, BaseGeometry) else geometry
     return {"type": "Feature", "properties": properties, "geometry": drawn}
 
 

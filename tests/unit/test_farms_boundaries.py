@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pyproj
@@ -25,7 +26,7 @@ def made(geometry: object, **options: object) -> Boundary:
     return boundary_from(geometry, limits=ANY_AREA, **options)  # type: ignore[arg-type]
 
 
-def shape(boundary: Boundary) -> shapely.Geometry:
+def shape(boundary: Boundary) -> Any:
     return shapely.from_wkb(boundary.wkb)
 
 

@@ -7,6 +7,8 @@ import zipfile
 from pathlib import Path
 
 import geopandas as gpd
+import numpy as np
+import pandas as pd
 import pytest
 import shapely
 from shapely.geometry import MultiPolygon, Polygon
@@ -15,6 +17,7 @@ from models.errors import BadInput
 from tasks.farms import layers
 from tasks.farms.boundaries import AreaLimits
 from tasks.farms.files import FarmFile, read_farms
+from tasks.farms.identity import text_of
 from tests.support.shapes import ANY_AREA, feature, field, write_geojson
 
 A, B, C = field(lon=15.0), field(lon=15.1), field(lon=15.2)
@@ -22,7 +25,7 @@ OWN = [uuid.UUID(int=number) for number in (1, 2, 3)]
 
 
 def read(path: Path, **options: str) -> FarmFile:
-    return read_farms(path, limits=ANY_AREA, **options)  # type: ignore[arg-type]
+    return read_farms(path, limits=ANY_AREA, **options)
 
 
 def frame(**columns: list[object]) -> gpd.GeoDataFrame:
@@ -131,7 +134,7 @@ class TestIdentity:
         assert [draft.feature for draft in file.drafts] == ["feature 1 (a)", "feature 2 (b)"]
         [lost] = file.rejected
         assert lost.feature == "feature 3 (a)"
-        assert lost.reason == "id: feature 3 (a) is the same farm as feature 1 (a), which came first"
+        assert lost.reason.startswith("id: feature 3 (a) is the same farm as feature 1 (a), which came first")
 
     def test_a_farm_without_the_id_that_the_user_named_is_rejected(self, tmp_path: Path) -> None:
         file = read(save(frame(id=[1, 2, 3], ref=["x", None, "z"]), tmp_path / "farms.gpkg"), id_field="REF")
@@ -148,6 +151,35 @@ class TestIdentity:
         for option in ("id_field", "name_field", "user_field"):
             with pytest.raises(BadInput, match="the file has no field 'nosuch'; allowed: crop, year"):
                 read(path, **{option: "nosuch"})
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, None),
+        (float("nan"), None),
+        (pd.NA, None),
+        (pd.NaT, None),
+        ("  ", None),
+        (7, "7"),
+        (7.0, "7"),
+        (np.int64(7), "7"),
+        (np.float64(7), "7"),
+        (7.5, "7.5"),
+        (2**63 + 1, "9223372036854775809"),
+        (" 7 ", "7"),
+        (OWN[0], str(OWN[0])),
+        (OWN[0].bytes, str(OWN[0])),
+    ],
+)
+def test_a_value_reads_the_same_however_a_format_keeps_it(value: object, text: str | None) -> None:
+    assert text_of(value) == text
+
+
+@pytest.mark.parametrize("value", [[1], {"a": 1}, np.array([1, 2]), b"\x00"])
+def test_what_is_not_one_value_is_no_text(value: object) -> None:
+    with pytest.raises(BadInput, match="is not one value"):
+        text_of(value)
 
 
 class TestText:
