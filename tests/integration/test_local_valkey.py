@@ -43,7 +43,7 @@ def process_of(home: Path) -> psutil.Process | None:
 
 def seen(server: ValkeyServer) -> int:
     with Redis.from_url(server.url) as client:
-        return int(client.get("seen") or 0)  # type: ignore[arg-type]
+        return int(client.get("seen") or 0)
 
 
 def test_what_it_held_is_there_after_a_restart(home: Path) -> None:
