@@ -102,7 +102,7 @@ class Settings(BaseSettings):
         default=9, ge=1, description="Clear inner pixels needed for the headline `ndvi` to be the inner mean."
     )
 
-    min_farm_area_ha: float = Field(default=0.005, ge=0, description="Smallest farm that an import accepts, hectares.")
+    min_farm_area_ha: float = Field(default=0.001, ge=0, description="Smallest farm that an import accepts, hectares.")
     max_farm_area_ha: float = Field(default=100_000, gt=0, description="Largest farm that an import accepts, hectares.")
 
     log_level: str = Field(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import datetime as dt
 import enum
+import hashlib
 import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 
@@ -120,6 +122,12 @@ class Scene:
     """Who signs asset addresses at the moment of reading (`planetary-computer`), or None."""
 
 
+def inputs_digest(scenes: Iterable[Scene]) -> str:
+    """What an observation was made from, in 16 hexadecimal digits."""
+    parts = [(s.catalog, s.item_id, s.processing_baseline, s.updated, s.rescale.rule) for s in scenes]
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SkippedItem:
     """An item that cannot be used, and why; kept in the ledger so that nothing vanishes silently."""
@@ -183,8 +191,8 @@ class Observation:
     mask_policy: str
     status: Status
     clear_fraction: float
-    class_counts: dict[int, int]
-    """Touched pixels by scene class; class 0 (no data) includes pixels off the imagery."""
+    class_counts: tuple[int, ...]
+    """Touched pixels by scene class 0 to 11; class 0 (no data) includes pixels off the imagery."""
     item_ids: tuple[str, ...]
     processing_baseline: str | None
     catalog: str
@@ -229,6 +237,11 @@ class SceneWork:
     def tile_set(self) -> str:
         """The tiles as one word, e.g. `33TWL` or `33TWL+33TWM`."""
         return "+".join(self.tiles)
+
+    @property
+    def inputs(self) -> str:
+        """Digest of the pieces: changes when one is added, reprocessed or comes from another catalog."""
+        return inputs_digest(self.scenes)
 
     @property
     def day(self) -> dt.date:

@@ -1,0 +1,1 @@
+"""Science of the pixels: footprints, clear sky, NDVI and statistics by farm."""

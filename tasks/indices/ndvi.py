@@ -1,0 +1,36 @@
+"""The normalised difference vegetation index."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+Reflectance = npt.NDArray[np.float64]
+
+
+def ndvi(red: Reflectance, nir: Reflectance) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+    """NDVI = (nir - red) / (nir + red) of surface reflectance, clipped to [-1, 1].
+
+    Source: Rouse et al. 1974, "Monitoring vegetation systems in the Great Plains with ERTS". With an offset a dark
+    pixel can have a reflectance below zero: where the sum is not above zero the index means nothing, and where one
+    of the two is negative it leaves [-1, 1] and is clipped.
+
+    Args:
+        red, nir: surface reflectance, unitless, any shape, no nodata inside.
+
+    Returns:
+        (index, is_clipped), both of the same shape; the index is NaN where the reflectances do not sum above zero.
+    """
+    total = nir + red
+    raw = np.full(total.shape, np.nan)
+    np.divide(nir - red, total, out=raw, where=total > 0)
+    return np.clip(raw, -1.0, 1.0), np.abs(raw) > 1.0
+
+
+def reflectance(digital_numbers: npt.NDArray[np.int32], scale: float, offset: float) -> Reflectance:
+    """Surface reflectance = DN x scale + offset. Nodata (DN 0) must be kept out by the caller.
+
+    Since processing baseline 04.00 zero reflectance is stored as 1000. With that offset left in, a pixel of red 1500
+    and nir 4000 reads NDVI 0.45 instead of 0.71; scale and offset come from the item, scene by scene.
+    """
+    return digital_numbers.astype(np.float64) * scale + offset

@@ -1,0 +1,338 @@
+"""One scene, all its farms, one answer each.
+
+The scene classification is read first; red and near infrared only in blocks where a farm has a clear pixel. Pieces of
+one pass (split datastrips, or the tiles under one very large farm) are completed pixel by pixel, in their order.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import dask.array as da
+import numpy as np
+import numpy.typing as npt
+import shapely
+
+from models.domain import (
+    Farm,
+    FarmFailure,
+    Grid,
+    MaskPolicy,
+    Observation,
+    Rule,
+    Scene,
+    SceneAnswer,
+    SceneWork,
+    Statistics,
+    Status,
+)
+from tasks.imagery.evidence import settle_rescale
+from tasks.imagery.pixels import Compute, gather, place_on
+from tasks.imagery.reader import CELL, HttpLimits, Unread, decode, encode, wanted_cells
+from tasks.imagery.stack import CHUNK, stack
+from tasks.indices.clear_sky import CLASS_COUNT, is_clear_class, near_cloud
+from tasks.indices.footprints import FootprintCache, Footprints, Lattice
+from tasks.indices.ndvi import ndvi, reflectance
+from tasks.indices.statistics import zonal_statistics
+
+INDEX = "ndvi"
+Places = npt.NDArray[np.intp]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Method:
+    """Everything besides the scene and the farms that an observation depends on, and how to read."""
+
+    policy: MaskPolicy
+    software_version: str
+    compute: Compute
+    inner_margin_m: float = 0.0
+    min_inner_pixels: int = 9
+    http: HttpLimits = field(default_factory=HttpLimits)
+    chunk: tuple[int, int] = CHUNK
+
+
+@dataclass(slots=True)
+class Seen:
+    """What is known of every footprint pixel of all farms. All arrays (n,), in footprint order."""
+
+    classes: npt.NDArray[np.int8]
+    """Scene class; 0 where no piece has data."""
+    is_hidden: npt.NDArray[np.bool_]
+    """Seen, but not clear by the mask policy."""
+    is_present: npt.NDArray[np.bool_]
+    """Clear, and red and near infrared are there."""
+    red: npt.NDArray[np.float64]
+    nir: npt.NDArray[np.float64]
+    unread: npt.NDArray[np.int8]
+    """`Unread` where an upstream failed, else 0."""
+    piece: npt.NDArray[np.int16]
+    """Which piece told us of the pixel; -1 for none."""
+    is_on_grid: npt.NDArray[np.bool_]
+
+    @classmethod
+    def nothing(cls, n: int) -> Seen:
+        """The state before the first piece is read."""
+        return cls(
+            classes=np.zeros(n, np.int8),
+            is_hidden=np.zeros(n, np.bool_),
+            is_present=np.zeros(n, np.bool_),
+            red=np.zeros(n),
+            nir=np.zeros(n),
+            unread=np.zeros(n, np.int8),
+            piece=np.full(n, -1, np.int16),
+            is_on_grid=np.zeros(n, np.bool_),
+        )
+
+
+def observe(work: SceneWork, farms: Sequence[Farm], *, method: Method, cache: FootprintCache) -> SceneAnswer:
+    """Observe all farms in one pass: for each one either an observation or a failure, never nothing.
+
+    Args:
+        work: the pieces to read, in the order in which they are consulted.
+        farms: whom to answer; at least one.
+        method: mask policy and ways of reading.
+        cache: footprints made before.
+
+    Raises:
+        UpstreamUnavailable: a doubtful offset could not be settled because the file could not be looked at.
+        ValueError: the pieces do not share a pixel lattice.
+    """
+    lattice = Lattice.of(work.scenes[0].red.grid)
+    if any(Lattice.of(scene.red.grid) != lattice for scene in work.scenes):
+        raise ValueError(f"{work.label}: tiles do not share a pixel lattice")
+    footprints = cache.footprints(farms, lattice, inner_margin_m=method.inner_margin_m)
+    seen = Seen.nothing(len(footprints.rows))
+    settled = [_settled(scene, method) for scene in work.scenes]
+    todo = np.ones(len(footprints.rows), np.bool_)
+    for number, scene in enumerate(settled):
+        if todo.any():
+            _look(number, scene, lattice, footprints, seen, todo, method)
+    warnings = tuple(
+        f"{scene.item_id}: offset doubtful: {scene.rescale.rule}" for scene in settled if not scene.rescale.is_certain
+    )
+    observations, failures = _answers(work, settled, farms, footprints, seen, method)
+    return SceneAnswer(observations=tuple(observations), failures=tuple(failures), warnings=warnings)
+
+
+def _settled(scene: Scene, method: Method) -> Scene:
+    if scene.rescale.is_certain:
+        return scene
+    return dataclasses.replace(scene, rescale=settle_rescale(scene, limits=method.http))
+
+
+def _look(
+    number: int,
+    scene: Scene,
+    lattice: Lattice,
+    footprints: Footprints,
+    seen: Seen,
+    todo: npt.NDArray[np.bool_],
+    method: Method,
+) -> None:
+    """Read one piece where pixels are still open, and settle those it can tell about."""
+    top, left = lattice.origin(scene.red.grid)
+    rows, cols = footprints.rows.astype(np.intp) - top, footprints.cols.astype(np.intp) - left
+    height, width = scene.red.grid.shape
+    here = np.flatnonzero(todo & (rows >= 0) & (rows < height) & (cols >= 0) & (cols < width))
+    seen.is_on_grid[here] = True
+    classes, is_hidden = _classes(scene, rows[here], cols[here], method)
+    known = classes != 0
+    here, classes, is_hidden = here[known], classes[known], is_hidden[known]
+    lost = classes < 0
+    seen.unread[here[lost]] = classes[lost]
+    seen.classes[here] = np.where(lost, 0, classes)
+    seen.piece[here] = number
+    seen.is_hidden[here] = is_hidden & ~lost
+    todo[here[lost | is_hidden]] = False
+
+    clear = here[~lost & ~is_hidden]
+    red, nir = _numbers(scene, rows[clear], cols[clear], method)
+    lost = (red < 0) | (nir < 0)
+    seen.unread[clear[lost]] = np.minimum(red, nir)[lost]
+    present = (red > 0) & (nir > 0)
+    settled = clear[present]
+    seen.red[settled] = reflectance(red[present], scene.rescale.scale, scene.rescale.offset)
+    seen.nir[settled] = reflectance(nir[present], scene.rescale.scale, scene.rescale.offset)
+    seen.is_present[settled] = True
+    todo[clear[lost | present]] = False
+
+
+def _classes(
+    scene: Scene, rows: Places, cols: Places, method: Method
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_]]:
+    """Scene class (negative: unread) at pixels of the 10 m grid, and whether the mask policy hides them."""
+    grid = scene.scl.grid
+    scl_rows, scl_cols = place_on(rows, cols, of=_corner(scene.red.grid), to=_corner(grid))
+    found = np.zeros(len(rows), np.int32)
+    inside = np.flatnonzero((scl_rows >= 0) & (scl_rows < grid.height) & (scl_cols >= 0) & (scl_cols < grid.width))
+    places = scl_rows[inside], scl_cols[inside]
+    near = np.zeros(len(rows), np.bool_)
+    wanted = wanted_cells(*places, grid.shape)
+    if method.policy.dilation_m < grid.resolution_m:
+        array = stack(scene, ("scl",), wanted=wanted, limits=method.http, chunk=method.chunk).data[0]
+        [found[inside]] = gather(array, *places, compute=method.compute)
+    else:
+        wanted = _with_neighbours(wanted, method.policy.dilation_m, grid)
+        array = stack(scene, ("scl",), wanted=wanted, limits=method.http, chunk=method.chunk).data[0]
+        both = _with_surroundings(array, method.policy.dilation_m, grid.resolution_m)
+        found[inside], near[inside] = gather(both, *places, compute=method.compute)
+    is_clear = is_clear_class(method.policy)[np.clip(found, 0, CLASS_COUNT - 1)] & (found < CLASS_COUNT)
+    return found, ~is_clear | near
+
+
+def _with_surroundings(array: da.Array, distance_m: float, resolution_m: float) -> da.Array:
+    """Lazy (2, y, x) of uint8: scene classes, and 1 where a cloudy pixel lies within the distance.
+
+    Next to a block that could not be read nobody knows whether there is cloud: such pixels count as unread too.
+    """
+
+    def look_around(classes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        numbers = decode(classes[0])
+        seen = classes[0].copy()
+        if (numbers < 0).any():
+            doubtful = near_cloud(np.where(numbers < 0, 9, 0), distance_m=distance_m, resolution_m=resolution_m)
+            seen[doubtful] = encode(Unread(int(numbers.min())), classes.dtype)
+        near = near_cloud(numbers, distance_m=distance_m, resolution_m=resolution_m)
+        return np.stack([seen, near.astype(np.uint8)])
+
+    reach = int(distance_m // resolution_m)
+    grown = da.overlap.overlap(array, depth={1: reach, 2: reach}, boundary=0)
+    looked = grown.map_blocks(look_around, dtype=np.uint8, chunks=((2,), *grown.chunks[1:]))
+    return da.overlap.trim_internal(looked, {1: reach, 2: reach}, boundary=0)
+
+
+def _with_neighbours(cells: npt.NDArray[np.bool_], distance_m: float, grid: Grid) -> npt.NDArray[np.bool_]:
+    """Wanted cells and all cells within the distance of them."""
+    reach = int(np.ceil(distance_m / (CELL * grid.resolution_m)))
+    grown = cells.copy()
+    for row, col in np.argwhere(cells):
+        grown[max(row - reach, 0) : row + reach + 1, max(col - reach, 0) : col + reach + 1] = True
+    return grown
+
+
+def _numbers(
+    scene: Scene, rows: Places, cols: Places, method: Method
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+    """Digital numbers of red and near infrared at pixels of their grid; 0 nodata, negative unread."""
+    wanted = wanted_cells(rows, cols, scene.red.grid.shape)
+    bands = stack(scene, ("red", "nir"), wanted=wanted, limits=method.http, chunk=method.chunk).data[0]
+    red, nir = gather(bands, rows, cols, compute=method.compute)
+    return red, nir
+
+
+def _corner(grid: Grid) -> tuple[float, float, float]:
+    return (grid.left, grid.top, grid.resolution_m)
+
+
+def _answers(
+    work: SceneWork,
+    scenes: Sequence[Scene],
+    farms: Sequence[Farm],
+    footprints: Footprints,
+    seen: Seen,
+    method: Method,
+) -> tuple[list[Observation], list[FarmFailure]]:
+    """Turn pixels into one answer a farm."""
+    area_px = np.add.reduceat(footprints.coverage, footprints.offsets[:-1])
+    index, is_clipped = ndvi(seen.red, seen.nir)
+    counts = np.flatnonzero(seen.is_present & ~np.isnan(index))
+    statistics = zonal_statistics(
+        index[counts],
+        footprints.coverage[counts],
+        is_inner=footprints.is_inner[counts],
+        is_clipped=is_clipped[counts],
+        offsets=np.searchsorted(counts, footprints.offsets),
+        pixel_area_ha=work.scenes[0].red.grid.resolution_m ** 2 / 10_000,
+    )
+    by_class = _class_counts(seen.classes, footprints.offsets)
+    observations, failures = [], []
+    for number, farm in enumerate(farms):
+        own = slice(footprints.offsets[number], footprints.offsets[number + 1])
+        if seen.unread[own].any():
+            failures.append(_failure(farm, seen.unread[own]))
+            continue
+        found = statistics[number]
+        status = Status.OBSERVED if found else _why_not(farm, scenes, seen, own)
+        used = [scenes[piece] for piece in np.unique(seen.piece[own]).tolist() if piece >= 0] or list(scenes)
+        area_ha = float(area_px[number]) * work.scenes[0].red.grid.resolution_m ** 2 / 10_000
+        observations.append(
+            _observation(
+                work, farm, used, status=status, found=found, area_ha=area_ha, classes=by_class[number], method=method
+            )
+        )
+    return observations, failures
+
+
+def _observation(
+    work: SceneWork,
+    farm: Farm,
+    used: Sequence[Scene],
+    *,
+    status: Status,
+    found: Statistics | None,
+    area_ha: float,
+    classes: tuple[int, ...],
+    method: Method,
+) -> Observation:
+    rule = None
+    headline = None
+    if found is not None:
+        is_inner = found.inner_mean is not None and found.inner_pixel_count >= method.min_inner_pixels
+        rule, headline = (Rule.INNER, found.inner_mean) if is_inner else (Rule.WEIGHTED, found.mean)
+    return Observation(
+        farm_id=farm.id,
+        boundary_version=farm.boundary_version,
+        pass_id=work.pass_id,
+        acquired_at=work.acquired_at,
+        day=work.day,
+        index=INDEX,
+        mask_policy=method.policy.name,
+        status=status,
+        ndvi=headline,
+        rule=rule,
+        clear_fraction=min(1.0, found.clear_area_ha / area_ha) if found else 0.0,
+        statistics=found,
+        class_counts=classes,
+        item_ids=tuple(scene.item_id for scene in used),
+        processing_baseline="+".join(_once(scene.processing_baseline for scene in used)) or None,
+        catalog=used[0].catalog,
+        rescale_rule=" | ".join(_once(scene.rescale.rule for scene in used)),
+        inputs=work.inputs,
+        software_version=method.software_version,
+    )
+
+
+def _once(values: Iterable[str | None]) -> list[str]:
+    """Values in order, each once, without None."""
+    return list(dict.fromkeys(value for value in values if value is not None))
+
+
+def _class_counts(classes: npt.NDArray[np.int8], offsets: Places) -> list[tuple[int, ...]]:
+    owner = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+    flat = np.bincount(owner * CLASS_COUNT + classes, minlength=(len(offsets) - 1) * CLASS_COUNT)
+    return [tuple(row) for row in flat.reshape(-1, CLASS_COUNT).tolist()]
+
+
+def _failure(farm: Farm, unread: npt.NDArray[np.int8]) -> FarmFailure:
+    reasons = [Unread(int(code)) for code in np.unique(unread[unread < 0])]
+    return FarmFailure(
+        farm_id=farm.id,
+        problem="imagery not read: " + ", ".join(reason.name.lower() for reason in reasons),
+        is_retryable=all(reason.is_retryable for reason in reasons),
+    )
+
+
+def _why_not(farm: Farm, scenes: Sequence[Scene], seen: Seen, own: slice) -> Status:
+    """Why a farm without a clear pixel has none."""
+    if seen.is_hidden[own].any():
+        return Status.CLOUD
+    if not seen.is_on_grid[own].any():
+        return Status.OUTSIDE
+    outlines = [shapely.Polygon(ring) for scene in scenes for ring in scene.footprint]
+    boundary = shapely.from_wkb(farm.boundary)
+    if (seen.classes[own] == 0).all() and outlines and not any(outline.intersects(boundary) for outline in outlines):
+        return Status.OUTSIDE
+    return Status.NODATA
