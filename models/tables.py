@@ -160,5 +160,6 @@ observations = Table(
     Index(None, "pass_id"),
     Index(None, "day"),
     Index(None, "revision"),
+    Index(None, "farm_id", "revision"),
     postgresql_partition_by="RANGE (acquired_at)",
 )

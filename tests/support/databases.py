@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
-import importlib.util
 import itertools
 from collections.abc import Iterator
 
 from infra.local.postgres import PostgresServer
+from models.schema import upgrade
 
 TEMPLATE = "template_swath"
 _numbers = itertools.count(1)
@@ -17,8 +16,7 @@ _numbers = itertools.count(1)
 def make_template(server: PostgresServer) -> None:
     """Create the template by the migrations that an installation runs."""
     server.create_database(TEMPLATE)
-    if importlib.util.find_spec("models.schema") is not None:
-        importlib.import_module("models.schema").upgrade(server.url_for(TEMPLATE))
+    upgrade(server.url_for(TEMPLATE))
 
 
 @contextlib.contextmanager
