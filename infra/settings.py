@@ -45,7 +45,8 @@ class Settings(BaseSettings):
         default=None, description="One STAC API to use instead of the default list of catalogs."
     )
     stac_collection: str = Field(
-        default="sentinel-2-l2a", description="Collection to search at `SWATH_STAC_URL`; unused without it."
+        default="sentinel-2-l2a",
+        description="Collection to search at `SWATH_STAC_URL`; several, in order of preference, separated by commas.",
     )
     stac_profile: str | None = Field(
         default=None,
@@ -81,9 +82,6 @@ class Settings(BaseSettings):
     )
     scene_timeout_s: float = Field(
         default=1800, gt=0, description="Longest time for one scene, all its farms included."
-    )
-    max_failed_fraction: float = Field(
-        default=0.0, ge=0, le=1, description="Share of due farm observations that may fail before the flow ends Failed."
     )
 
     clear_classes: Annotated[frozenset[int], NoDecode] = Field(

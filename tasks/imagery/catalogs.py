@@ -89,13 +89,16 @@ def catalogs_from(
     stac_collection: str | None = None,
     stac_profile: str | None = None,
 ) -> tuple[Catalog, ...]:
-    """The catalogs to ask, in order of preference: those named, or the single one at `stac_url` instead.
+    """The catalogs to ask, in order of preference: those named, or the one at `stac_url` instead.
+
+    Several collections of that one, separated by commas, are several catalogs: what the first lacks comes from the
+    next.
 
     Raises:
         BadInput: an unknown catalog or profile, none at all, or an address that is not a web address.
     """
     if stac_url is not None:
-        return (_own_catalog(stac_url, stac_collection, stac_profile),)
+        return _own_catalogs(stac_url, stac_collection or "sentinel-2-l2a", stac_profile)
     if not names:
         raise BadInput("catalogs", "none named", allowed=", ".join(KNOWN_CATALOGS))
     for name in names:
@@ -104,18 +107,24 @@ def catalogs_from(
     return tuple(KNOWN_CATALOGS[name] for name in dict.fromkeys(names))
 
 
-def _own_catalog(url: str, collection: str | None, profile: str | None) -> Catalog:
+def _own_catalogs(url: str, collections: str, profile: str | None) -> tuple[Catalog, ...]:
     """The user's own catalog, named by its host without the port, which may differ from run to run."""
     host = _host_of(url)
     if host is None:
         raise BadInput("stac_url", "not the address of a STAC API", allowed="http:// or https:// addresses")
     if profile is not None and profile not in PROFILES:
         raise BadInput("stac_profile", f"unknown profile {profile!r}", allowed=", ".join(PROFILES))
-    return Catalog(
-        name=host,
-        url=url.rstrip("/"),
-        collection=collection or "sentinel-2-l2a",
-        profile=PROFILES[profile] if profile is not None else None,
+    named = list(dict.fromkeys(part.strip() for part in collections.split(",") if part.strip()))
+    if not named:
+        raise BadInput("stac_collection", "names no collection", allowed="collections separated by commas")
+    return tuple(
+        Catalog(
+            name=host if len(named) == 1 else f"{host}/{collection}",
+            url=url.rstrip("/"),
+            collection=collection,
+            profile=PROFILES[profile] if profile is not None else None,
+        )
+        for collection in named
     )
 
 

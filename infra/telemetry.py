@@ -1,0 +1,53 @@
+"""Logs: events with fields, on standard error, without secrets."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from collections.abc import MutableMapping
+from typing import Any
+
+import structlog
+
+_PASSWORD = re.compile(r"(://[^/\s:@]*:)[^@\s/]+@")
+_SIGNATURE = re.compile(r"([?&](?:sig|signature|token|apikey|api_key|key)=)[^&\s\"']+", re.IGNORECASE)
+
+
+def redact(text: str) -> str:
+    """Take passwords and signatures out of the addresses in a text."""
+    return _SIGNATURE.sub(r"\1***", _PASSWORD.sub(r"\1***@", text))
+
+
+def _redact_event(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    for key, value in event.items():
+        if isinstance(value, str):
+            event[key] = redact(value)
+    return event
+
+
+def set_up_logs(level: str, *, as_json: bool) -> None:
+    """Write log events of this process to standard error, so that standard output is for answers alone."""
+    number = logging.getLevelNamesMapping()[level]
+    renderer: Any = (
+        structlog.processors.JSONRenderer()
+        if as_json
+        else structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+        )
+    )
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info if as_json else structlog.processors.UnicodeDecoder(),
+            _redact_event,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+    # GDAL's own words for a failed read; we say it once, with the address and what follows from it.
+    logging.getLogger("rasterio").setLevel(logging.CRITICAL)
