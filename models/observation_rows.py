@@ -1,17 +1,10 @@
-"""An observation as a row of its table, and back."""
+"""An observation as a row of its table, and what makes two of them identical."""
 
 from __future__ import annotations
 
-import datetime as dt
-import uuid
-from collections.abc import Mapping
-from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any
 
-from sqlalchemy import Row
-
-from models.domain import Observation, Rule, Statistics, Status
+from models.domain import Observation, Statistics
 
 _NUMBERS = ("mean", "std", "min", "max", "median", "p10", "p25", "p75", "p90")
 _INNER = ("inner_mean", "inner_median", "inner_pixel_count", "pixel_count", "clear_area_ha", "clipped_count")
@@ -27,19 +20,6 @@ _TOLD = (
 
 STORED = (*KEY, *_TOLD, "inputs", "software_version", "content")
 """Columns that are written; the store adds revision and time."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredObservation:
-    """An observation as it is stored, with what the store added."""
-
-    external_farm_id: uuid.UUID
-    observation: Observation
-    """As it was saved, but for the histogram: its bins have single precision."""
-    content: str
-    """Its `content_of` when it was saved."""
-    revision: int
-    updated_at: dt.datetime
 
 
 def content_of(observation: Observation) -> str:
@@ -58,26 +38,6 @@ def row_of(observation: Observation) -> tuple[object, ...]:
     return (*identity, *told, observation.inputs, observation.software_version, _digest(told))
 
 
-def stored_from(row: Row[Any]) -> StoredObservation:
-    """A row of all columns, and `external_farm_id`, as what it tells; times in UTC."""
-    facts = dict(row._mapping)
-    names = set(Observation.__dataclass_fields__) - {"statistics", "acquired_at", "status", "rule"}
-    observation = Observation(
-        **{name: _plain(facts[name]) for name in names},
-        acquired_at=row.acquired_at.astimezone(dt.UTC),
-        status=Status(row.status),
-        rule=None if row.rule is None else Rule(row.rule),
-        statistics=_statistics_from(facts),
-    )
-    return StoredObservation(
-        external_farm_id=row.external_farm_id,
-        observation=observation,
-        content=row.content,
-        revision=row.revision,
-        updated_at=row.updated_at.astimezone(dt.UTC),
-    )
-
-
 def _told(each: Observation) -> tuple[object, ...]:
     """What is told, in the order of `_TOLD`."""
     return (
@@ -93,14 +53,6 @@ def _statistics_row(statistics: Statistics | None) -> tuple[object, ...]:
         return (None,) * len(_STATISTICS)
     values = (getattr(statistics, name) for name in _STATISTICS)
     return tuple(list(value) if isinstance(value, tuple) else value for value in values)
-
-
-def _statistics_from(facts: Mapping[str, Any]) -> Statistics | None:
-    return None if facts["mean"] is None else Statistics(**{name: _plain(facts[name]) for name in _STATISTICS})
-
-
-def _plain(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
 
 
 def _digest(told: tuple[object, ...]) -> str:

@@ -8,11 +8,11 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ARRAY, Connection, Text, and_, func, literal, select, text
+from sqlalchemy import ARRAY, Connection, RowMapping, Text, and_, func, literal, select, text
 from sqlalchemy.dialects.postgresql import UUID
 
 from models.domain import Observation
-from models.observation_rows import KEY, STORED, StoredObservation, row_of, stored_from
+from models.observation_rows import KEY, STORED, row_of
 from models.revision import lock_revisions
 from models.schema import ensure_partitions
 from models.tables import farms, observations
@@ -219,7 +219,7 @@ def export_observations(
     options = {"stream_results": True, "yield_per": ROWS_AT_ONCE}
     with connection.execute(query, execution_options=options) as rows:
         for row in rows.mappings():
-            yield {**row, "acquired_at": row["acquired_at"].astimezone(dt.UTC)}
+            yield _in_utc(row)
 
 
 _PRESENT = and_(observations.c.farm_id == farms.c.id, observations.c.boundary_version == farms.c.boundary_version)
@@ -231,19 +231,21 @@ def _midnight(day: dt.date) -> dt.datetime:
 
 def observation_of(
     connection: Connection, external_id: uuid.UUID, day: dt.date, mask_policy: str, *, index: str = INDEX
-) -> StoredObservation | None:
-    """Return what is stored of a farm's present boundary on a solar day, or None.
+) -> list[dict[str, Any]]:
+    """Return all that is stored of a farm's present boundary on a solar day: a row for each pass, in their order.
 
-    Where two passes saw the farm on that day, the one that saw more of it, then the later one.
+    Each has every column of the table, and `external_farm_id`; times are UTC.
     """
     o = observations.c
     query = (
-        select(observations, farms.c.external_farm_id)
+        select(farms.c.external_farm_id, observations)
         .join_from(observations, farms, _PRESENT)
         .where(farms.c.external_farm_id == external_id, o.day == day, o.index == index, o.mask_policy == mask_policy)
         .where(o.acquired_at.between(_midnight(day) - ONE_DAY, _midnight(day) + 2 * ONE_DAY))
-        .order_by(o.clear_fraction.desc(), o.acquired_at.desc())
-        .limit(1)
+        .order_by(o.acquired_at)
     )
-    row = connection.execute(query).first()
-    return None if row is None else stored_from(row)
+    return [_in_utc(row) for row in connection.execute(query).mappings()]
+
+
+def _in_utc(row: RowMapping) -> dict[str, Any]:
+    return {name: value.astimezone(dt.UTC) if isinstance(value, dt.datetime) else value for name, value in row.items()}

@@ -80,7 +80,7 @@ scenes = Table(
     Column("pass_id", Text),
     Column("acquired_at", DateTime(timezone=True)),
     Column("day", Date),
-    Column("document", JSONB),
+    Column("document", JSONB(none_as_null=True)),
     Column("first_seen_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
     Column("changed_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
     PrimaryKeyConstraint("catalog", "item_id"),

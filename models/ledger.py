@@ -1,0 +1,322 @@
+"""The ledger: which scenes the catalogs have, which work that makes, and how each came out."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any
+
+from sqlalchemy import Connection, Engine, func, or_, select, text
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.sql import Executable
+
+from models.domain import Scene, SceneWork, SkippedItem
+from models.scene_json import scene_from_json, scene_to_json
+from models.tables import scenes
+
+ROWS_AT_ONCE = 500
+"""Scenes or units of work that are written or read in one go."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailedWork:
+    """A scene in which farms could not be answered, and why."""
+
+    pass_id: str
+    tile_set: str
+    mask_policy: str
+    day: dt.date
+    attempts: int
+    pending_farms: int
+    problem: str | None
+    is_retryable: bool | None
+    finished_at: dt.datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkStatus:
+    """How things stand, over everything that is stored."""
+
+    farms: int
+    """Active ones."""
+    scenes: int
+    """Usable ones, of all catalogs."""
+    skipped: dict[str, int]
+    """Items that cannot be used, by reason, the most frequent first."""
+    observations: dict[str, int]
+    """Of present boundaries, by status."""
+    newest_acquired_at: dt.datetime | None
+    """Newest pass that was looked at, whatever came of it."""
+    newest_observed_day: dt.date | None
+    """Newest solar day with a value for some farm."""
+    work: dict[str, int]
+    """Units of work by state: planned, done, failed."""
+    failed: tuple[FailedWork, ...]
+    """Newest first, at most as many as asked for; those in which no active farm is pending are left out."""
+    last_finished_at: dt.datetime | None
+
+
+def record_scenes(connection: Connection, found: Iterable[Scene], skipped: Iterable[SkippedItem]) -> None:
+    """Note what a catalog has, usable or not; what is noted already with the same facts stays as it is.
+
+    An item that has become usable, or unusable, replaces what was noted of it. Given both ways, it is usable.
+    """
+    rows = {(each.catalog, each.item_id): _skipped_row(each) for each in skipped}
+    rows |= {(each.catalog, each.item_id): _scene_row(each) for each in found}
+    new = insert(scenes)
+    facts = ("collection", "skipped_reason", "tile", "pass_id", "acquired_at", "day", "document")
+    statement = new.on_conflict_do_update(
+        index_elements=[scenes.c.catalog, scenes.c.item_id],
+        set_={name: new.excluded[name] for name in facts} | {"changed_at": func.now()},
+        where=or_(*(scenes.c[name].is_distinct_from(new.excluded[name]) for name in facts)),
+    )
+    _write(connection, statement, [rows[key] for key in sorted(rows)])
+
+
+def _scene_row(scene: Scene) -> dict[str, Any]:
+    names = ("catalog", "item_id", "collection", "tile", "pass_id", "acquired_at", "day")
+    row = {name: getattr(scene, name) for name in names}
+    return row | {"skipped_reason": None, "document": scene_to_json(scene)}
+
+
+def _skipped_row(item: SkippedItem) -> dict[str, Any]:
+    known = {"catalog": item.catalog, "item_id": item.item_id, "collection": item.collection}
+    return known | {
+        "skipped_reason": item.reason,
+        **dict.fromkeys(("tile", "pass_id", "acquired_at", "day", "document")),
+    }
+
+
+def _write(connection: Connection, statement: Executable, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Run a statement for each row. Rows come in one order everywhere, so that two writers never wait in a ring."""
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        connection.execute(statement, rows[start : start + ROWS_AT_ONCE])
+
+
+def known_scenes(connection: Connection, start: dt.date, end: dt.date) -> list[Scene]:
+    """Return the usable scenes of all catalogs from solar day `start` to `end`, both included, by instant."""
+    query = (
+        select(scenes.c.document)
+        .where(scenes.c.day.between(start, end), scenes.c.document.is_not(None))
+        .order_by(scenes.c.acquired_at, scenes.c.catalog, scenes.c.item_id)
+    )
+    with connection.execute(query, execution_options={"stream_results": True, "yield_per": ROWS_AT_ONCE}) as rows:
+        return [scene_from_json(document) for document in rows.scalars()]
+
+
+def skipped_items(connection: Connection, *, limit: int = 1_000) -> list[SkippedItem]:
+    """Return items that cannot be used and why, those that were noted last first."""
+    query = (
+        select(scenes.c.catalog, scenes.c.collection, scenes.c.item_id, scenes.c.skipped_reason.label("reason"))
+        .where(scenes.c.skipped_reason.is_not(None))
+        .order_by(scenes.c.changed_at.desc(), scenes.c.catalog, scenes.c.item_id)
+        .limit(limit)
+    )
+    return [SkippedItem(**row) for row in connection.execute(query).mappings()]
+
+
+def plan_work(connection: Connection, works: Iterable[SceneWork], *, index: str, mask_policy: str) -> None:
+    """Note work as planned, its farms as pending.
+
+    Of a row that is there already, attempts and the last problem stay, and so do farms that are still pending from
+    an earlier plan. A farm is pending in one unit of work of a pass only: others of that pass let go of it.
+    """
+    planned = sorted(works, key=lambda each: (each.pass_id, each.tile_set))
+    method = {"index": index, "mask_policy": mask_policy}
+    rows = [
+        {"pass_id": each.pass_id, "tile_set": each.tile_set, "day": each.day, "acquired_at": each.acquired_at}
+        | {"farms": sorted(set(each.farm_ids))}
+        | method
+        for each in planned
+    ]
+    unfinished = connection.execute(text(_UNFINISHED), {"passes": sorted({each.pass_id for each in planned}), **method})
+    for pass_id in list(unfinished.scalars()):
+        moved = {farm: each.tile_set for each in planned if each.pass_id == pass_id for farm in each.farm_ids}
+        given = {"pass_id": pass_id, "farms": list(moved), "tile_sets": list(moved.values()), **method}
+        connection.execute(text(_LET_GO), given)
+    _write(connection, text(_PLAN), rows)
+
+
+_UNFINISHED = """
+SELECT DISTINCT pass_id FROM work
+WHERE pass_id = ANY(:passes) AND "index" = :index AND mask_policy = :mask_policy AND state <> 'done'
+ORDER BY pass_id
+"""
+
+_LET_GO = """
+WITH kept AS (
+    SELECT w.tile_set,
+           coalesce(array_agg(p.id ORDER BY p.id) FILTER (WHERE g.tile_set IS NOT DISTINCT FROM w.tile_set
+                                                             OR g.tile_set IS NULL), '{}') AS farm_ids
+    FROM work AS w CROSS JOIN unnest(w.pending_farm_ids) AS p (id)
+        LEFT JOIN unnest(CAST(:farms AS bigint[]), CAST(:tile_sets AS text[])) AS g (farm_id, tile_set)
+        ON g.farm_id = p.id
+    WHERE w.pass_id = :pass_id AND w."index" = :index AND w.mask_policy = :mask_policy AND w.state <> 'done'
+    GROUP BY w.tile_set
+)
+UPDATE work AS w
+SET pending_farm_ids = kept.farm_ids, state = CASE WHEN kept.farm_ids = '{}' THEN 'done' ELSE w.state END
+FROM kept
+WHERE w.pass_id = :pass_id AND w.tile_set = kept.tile_set AND w."index" = :index AND w.mask_policy = :mask_policy
+    AND w.pending_farm_ids <> kept.farm_ids
+"""
+
+_PLAN = """
+INSERT INTO work AS w (pass_id, tile_set, "index", mask_policy, day, acquired_at, state, pending_farm_ids)
+VALUES (:pass_id, :tile_set, :index, :mask_policy, :day, :acquired_at, 'planned', :farms)
+ON CONFLICT (pass_id, tile_set, "index", mask_policy) DO UPDATE
+SET day = excluded.day, acquired_at = excluded.acquired_at, state = 'planned', planned_at = now(),
+    pending_farm_ids
+        = ARRAY(SELECT unnest(w.pending_farm_ids) UNION SELECT unnest(excluded.pending_farm_ids) ORDER BY 1)
+"""
+
+
+def begin_work(connection: Connection, each: SceneWork, *, index: str, mask_policy: str) -> int:
+    """Count another attempt and return how many there were, this one included.
+
+    Raises:
+        LookupError: it was never planned.
+    """
+    return _changed(connection, _BEGIN, each, {"index": index, "mask_policy": mask_policy})
+
+
+def finish_work(
+    connection: Connection,
+    each: SceneWork,
+    *,
+    index: str,
+    mask_policy: str,
+    observed: int,
+    not_observed: Mapping[str, int],
+    failed_farm_ids: Sequence[int],
+    problem: str | None,
+    is_retryable: bool | None,
+) -> None:
+    """Note how its farms came out: done when none failed, else failed, and those that failed are pending.
+
+    Farms that another plan has added meanwhile stay pending, and the work planned.
+
+    Raises:
+        LookupError: it was never planned.
+    """
+    outcome = {
+        "observed": observed,
+        "not_observed": json.dumps({str(reason): count for reason, count in not_observed.items()}),
+        "asked": list(each.farm_ids),
+        "failed": sorted(set(failed_farm_ids)),
+        "problem": problem,
+        "is_retryable": is_retryable,
+    }
+    _changed(connection, _FINISH, each, {"index": index, "mask_policy": mask_policy} | outcome)
+
+
+def _changed(connection: Connection, statement: str, each: SceneWork, values: dict[str, Any]) -> int:
+    key = {"pass_id": each.pass_id, "tile_set": each.tile_set}
+    attempts: int | None = connection.execute(text(statement), key | values).scalar()
+    if attempts is None:
+        raise LookupError(f"{each.label} was never planned")
+    return attempts
+
+
+_ONE = 'pass_id = :pass_id AND tile_set = :tile_set AND "index" = :index AND mask_policy = :mask_policy'
+
+_BEGIN = f"UPDATE work SET attempts = attempts + 1 WHERE {_ONE} RETURNING attempts"  # noqa: S608
+
+_FINISH = f"""
+WITH others AS (
+    SELECT ARRAY(SELECT unnest(pending_farm_ids) EXCEPT SELECT unnest(CAST(:asked AS bigint[]))) AS farm_ids
+    FROM work WHERE {_ONE}
+)
+UPDATE work
+SET observed = :observed, not_observed = CAST(:not_observed AS jsonb), problem = :problem,
+    is_retryable = :is_retryable, finished_at = now(),
+    state = CASE WHEN :failed <> CAST('{{}}' AS bigint[]) THEN 'failed'
+                 WHEN others.farm_ids <> '{{}}' THEN 'planned' ELSE 'done' END,
+    pending_farm_ids
+        = ARRAY(SELECT unnest(others.farm_ids) UNION SELECT unnest(CAST(:failed AS bigint[])) ORDER BY 1)
+FROM others
+WHERE {_ONE}
+RETURNING attempts
+"""  # noqa: S608
+
+
+@contextmanager
+def work_lock(engine: Engine, pass_id: str, tile_set: str) -> Iterator[bool]:
+    """Give True while this is the only process, of all on this database, that has the work in hand; never waits.
+
+    Holds a connection of its own: the lock ends with it, so a process that dies leaves none behind. Not for use
+    through a pooler that shares sessions between transactions.
+    """
+    digest = sha256(f"work {pass_id} {tile_set}".encode()).digest()
+    key = int.from_bytes(digest[:8], "big", signed=True)
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        is_ours: bool = connection.execute(select(func.pg_try_advisory_lock(key))).scalar_one()
+        try:
+            yield is_ours
+        finally:
+            if is_ours:
+                _unlock(connection, key)
+
+
+def _unlock(connection: Connection, key: int) -> None:
+    try:
+        connection.execute(select(func.pg_advisory_unlock(key)))
+    except DBAPIError:  # the server went away, and the lock with the session
+        connection.invalidate()
+
+
+def work_status(connection: Connection, *, limit: int = 100) -> WorkStatus:
+    """Return how things stand, with at most `limit` of the failed units of work. Times are UTC."""
+    one = connection.execute(text(_TOTALS)).one()
+    failed = connection.execute(text(_FAILED), {"limit": limit}).mappings()
+    return WorkStatus(
+        farms=one.farms,
+        scenes=one.scenes,
+        skipped=_counts(connection, _SKIPPED),
+        observations=_counts(connection, _OBSERVATIONS),
+        newest_acquired_at=_in_utc(one.newest_acquired_at),
+        newest_observed_day=one.newest_observed_day,
+        work=_counts(connection, "SELECT state, count(*) FROM work GROUP BY 1 ORDER BY 1"),
+        failed=tuple(FailedWork(**{**row, "finished_at": _in_utc(row["finished_at"])}) for row in failed),
+        last_finished_at=_in_utc(one.last_finished_at),
+    )
+
+
+def _counts(connection: Connection, query: str) -> dict[str, int]:
+    return dict(connection.execute(text(query)).tuples().all())
+
+
+def _in_utc(instant: dt.datetime | None) -> dt.datetime | None:
+    return None if instant is None else instant.astimezone(dt.UTC)
+
+
+_TOTALS = """
+SELECT (SELECT count(*) FROM farms WHERE is_active) AS farms,
+       (SELECT count(*) FROM scenes WHERE document IS NOT NULL) AS scenes,
+       (SELECT max(acquired_at) FROM observations) AS newest_acquired_at,
+       (SELECT day FROM observations WHERE ndvi IS NOT NULL ORDER BY day DESC LIMIT 1) AS newest_observed_day,
+       (SELECT max(finished_at) FROM work) AS last_finished_at
+"""
+
+_SKIPPED = "SELECT skipped_reason, count(*) FROM scenes WHERE skipped_reason IS NOT NULL GROUP BY 1 ORDER BY 2 DESC, 1"
+
+_OBSERVATIONS = """
+SELECT o.status, count(*) FROM observations AS o JOIN farms AS f ON f.id = o.farm_id
+WHERE o.boundary_version = f.boundary_version
+GROUP BY 1 ORDER BY 1
+"""
+
+_FAILED = """
+SELECT pass_id, tile_set, mask_policy, day, attempts, pending.farms AS pending_farms, problem, is_retryable, finished_at
+FROM work CROSS JOIN LATERAL (
+    SELECT count(*) AS farms FROM farms WHERE id = ANY(pending_farm_ids) AND is_active
+) AS pending
+WHERE state = 'failed' AND pending.farms > 0
+ORDER BY acquired_at DESC, pass_id, tile_set
+LIMIT :limit
+"""

@@ -1,0 +1,44 @@
+"""A scene as JSON and back, nothing lost. Standard library alone."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+from typing import Any
+
+from models.domain import Asset, Grid, Rescale, Scene
+
+
+def scene_to_json(scene: Scene) -> dict[str, Any]:
+    """A scene as plain values that `json.dumps` takes."""
+    document = dataclasses.asdict(scene)
+    document["acquired_at"] = scene.acquired_at.isoformat()
+    document["day"] = scene.day.isoformat()
+    document["footprint"] = [[list(point) for point in ring] for ring in scene.footprint]
+    return document
+
+
+def scene_from_json(document: dict[str, Any]) -> Scene:
+    """The scene of which `scene_to_json` made this document.
+
+    Raises:
+        KeyError, TypeError, ValueError: the document is not one of a scene.
+    """
+    rescale = document["rescale"]
+    facts = {
+        "acquired_at": dt.datetime.fromisoformat(document["acquired_at"]),
+        "day": dt.date.fromisoformat(document["day"]),
+        "red": _asset(document["red"]),
+        "nir": _asset(document["nir"]),
+        "scl": _asset(document["scl"]),
+        # A store may have written 10.0 as 10.
+        "rescale": Rescale(**rescale | {"scale": float(rescale["scale"]), "offset": float(rescale["offset"])}),
+        "footprint": tuple(tuple((float(lon), float(lat)) for lon, lat in ring) for ring in document["footprint"]),
+    }
+    return Scene(**document | facts)
+
+
+def _asset(document: dict[str, Any]) -> Asset:
+    grid = document["grid"]
+    metres = {name: float(grid[name]) for name in ("left", "top", "resolution_m")}
+    return Asset(href=document["href"], grid=Grid(**grid | metres))
