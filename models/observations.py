@@ -94,6 +94,7 @@ def _check(given: Sequence[Observation]) -> None:
 def _stage(connection: Connection, given: Sequence[Observation]) -> None:
     connection.execute(text("DROP TABLE IF EXISTS pg_temp.staged_observations"))
     connection.execute(text(_STAGED))
+    connection.execute(text(_MARKS))
     driver = connection.connection.driver_connection
     assert driver is not None
     with driver.cursor() as cursor, cursor.copy(f"COPY staged_observations ({_COLUMNS}) FROM STDIN") as copy:
@@ -107,9 +108,15 @@ _SAME_ROW = " AND ".join(f'o."{name}" = s."{name}"' for name in KEY)
 
 _STAGED = f"""
 CREATE TEMPORARY TABLE staged_observations ON COMMIT DROP AS
-SELECT {_COLUMNS}, false AS is_moved, true AS is_changed, CAST(NULL AS text) AS stored_inputs
-FROM observations WITH NO DATA
+SELECT {_COLUMNS} FROM observations WITH NO DATA
 """  # noqa: S608
+
+_MARKS = """
+ALTER TABLE staged_observations
+    ADD COLUMN is_moved boolean NOT NULL DEFAULT false,
+    ADD COLUMN is_changed boolean NOT NULL DEFAULT true,
+    ADD COLUMN stored_inputs text
+"""
 
 _REMOVE_MOVED = f"""
 WITH moved AS (
