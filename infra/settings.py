@@ -80,9 +80,6 @@ class Settings(BaseSettings):
         le=3600,
         description="Wait before the first further try of a scene; doubles each time, with jitter.",
     )
-    scene_timeout_s: float = Field(
-        default=1800, gt=0, description="Longest time for one scene, all its farms included."
-    )
 
     clear_classes: Annotated[frozenset[int], NoDecode] = Field(
         default=frozenset({4, 5, 6, 7, 11}), description="Scene classes (SCL) whose pixels count, separated by commas."

@@ -100,6 +100,22 @@ def observe(work: SceneWork, farms: Sequence[Farm], *, method: Method, cache: Fo
         UpstreamUnavailable: a doubtful offset could not be settled because the file could not be looked at.
         ValueError: the pieces do not share a pixel lattice.
     """
+    settled, footprints, seen = see(work, farms, method=method, cache=cache)
+    warnings = tuple(
+        f"{scene.item_id}: offset doubtful: {scene.rescale.rule}" for scene in settled if not scene.rescale.is_certain
+    )
+    observations, failures = _answers(work, settled, farms, footprints, seen, method)
+    return SceneAnswer(observations=tuple(observations), failures=tuple(failures), warnings=warnings)
+
+
+def see(
+    work: SceneWork, farms: Sequence[Farm], *, method: Method, cache: FootprintCache
+) -> tuple[list[Scene], Footprints, Seen]:
+    """Look at every footprint pixel of the farms: the pieces with their offsets settled, the pixels, what was seen.
+
+    Raises:
+        UpstreamUnavailable, ValueError: as `observe`.
+    """
     lattice = Lattice.of(work.scenes[0].red.grid)
     if any(Lattice.of(scene.red.grid) != lattice for scene in work.scenes):
         raise ValueError(f"{work.label}: tiles do not share a pixel lattice")
@@ -110,11 +126,7 @@ def observe(work: SceneWork, farms: Sequence[Farm], *, method: Method, cache: Fo
     for number, scene in enumerate(settled):
         if todo.any():
             _look(number, scene, lattice, footprints, seen, todo, method)
-    warnings = tuple(
-        f"{scene.item_id}: offset doubtful: {scene.rescale.rule}" for scene in settled if not scene.rescale.is_certain
-    )
-    observations, failures = _answers(work, settled, farms, footprints, seen, method)
-    return SceneAnswer(observations=tuple(observations), failures=tuple(failures), warnings=warnings)
+    return settled, footprints, seen
 
 
 def _settled(scene: Scene, method: Method) -> Scene:

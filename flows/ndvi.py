@@ -1,0 +1,272 @@
+"""NDVI of every farm: what runs in which order."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+from prefect import flow
+from prefect.artifacts import create_markdown_artifact
+from prefect.client.schemas.objects import State
+from prefect.futures import PrefectFuture, as_completed
+from prefect.states import Completed, Failed
+from prefect.task_runners import ThreadPoolTaskRunner
+from prefect.utilities.annotations import quote
+
+from infra.settings import load_settings
+from models.domain import Farm, SceneWork
+from models.errors import BadInput, SwathError
+from models.farms import active_farms
+from models.ledger import known_scenes, plan_work
+from models.observations import observed_inputs
+from tasks.imagery.boxes import search_boxes
+from tasks.imagery.catalogs import Catalog, catalogs_from
+from tasks.imagery.passes import choose_catalog
+from tasks.observe import INDEX
+from tasks.plan import lonlat_boxes, plan
+from tasks.steps import (
+    Bench,
+    CatalogReport,
+    SceneReport,
+    observe_scene,
+    open_bench,
+    report,
+    scene_options,
+    search_catalog,
+)
+
+log = structlog.get_logger(__name__)
+
+MAX_LOOKBACK_DAYS = 400
+ARTIFACT_ROWS = 500
+"""Scenes listed in the artifact; the ledger has them all."""
+
+Watch = Callable[[SceneReport, int, int], None]
+"""Told of every finished scene: its report, scenes done, scenes in all."""
+
+_watch: ContextVar[Watch | None] = ContextVar("watch", default=None)
+
+
+@contextlib.contextmanager
+def watching(watch: Watch) -> Iterator[None]:
+    """Have every finished scene of runs in this block told to `watch`."""
+    token = _watch.set(watch)
+    try:
+        yield
+    finally:
+        _watch.reset(token)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSummary:
+    """How a run came out."""
+
+    start: dt.date
+    end: dt.date
+    farms: int
+    scenes: tuple[SceneReport, ...] = ()
+    catalogs: tuple[CatalogReport, ...] = ()
+    catalog_problems: dict[str, str] = field(default_factory=dict)
+    """Catalogs that could not be searched, with the reason."""
+    is_search_incomplete: bool = False
+    """The first catalog, or every catalog, could not be searched: passes may be missing."""
+
+    @property
+    def observed(self) -> int:
+        """Farm observations with a value."""
+        return sum(scene.observed for scene in self.scenes)
+
+    @property
+    def not_observed(self) -> dict[str, int]:
+        """Farm observations without a value, by reason."""
+        total: Counter[str] = Counter()
+        for scene in self.scenes:
+            total.update(scene.not_observed)
+        return dict(sorted(total.items()))
+
+    @property
+    def failed(self) -> int:
+        """Farm observations that an upstream failed us in; they are tried again at the next run."""
+        return sum(scene.failed for scene in self.scenes)
+
+    @property
+    def is_loss(self) -> bool:
+        """Whether anything that was due is missing."""
+        return self.failed > 0 or self.is_search_incomplete
+
+    def as_state(self) -> State[Any]:
+        """The state in which a flow run with this summary ends: Failed over any loss."""
+        words = [f"{len(self.scenes)} scenes, {self.observed} observed"]
+        words += [f"{number} {reason}" for reason, number in self.not_observed.items()]
+        words += [f"{self.failed} failed"] if self.failed else []
+        words += [f"catalog {name} failed: {problem}" for name, problem in self.catalog_problems.items()]
+        message = ", ".join(words)
+        return Failed(message=message, data=self) if self.is_loss else Completed(message=message, data=self)
+
+
+@flow(name="daily-ndvi", persist_result=False)
+def daily_ndvi(lookback_days: int = 10) -> State[Any]:
+    """Observe every farm in every pass of the last days that has no up-to-date observation yet.
+
+    Args:
+        lookback_days: how far back to look for passes that were missed, came late or were reprocessed.
+    """
+    if not 0 <= lookback_days <= MAX_LOOKBACK_DAYS:
+        raise BadInput("lookback_days", f"{lookback_days}", allowed=f"0 to {MAX_LOOKBACK_DAYS}")
+    # Half a day ahead of UTC it is already tomorrow under the sun of the farms furthest east.
+    end = (dt.datetime.now(dt.UTC) + dt.timedelta(hours=12)).date()
+    return _run(end - dt.timedelta(days=lookback_days), end, farms=None, again=False)
+
+
+@flow(name="ndvi-days", persist_result=False)
+def ndvi_days(start: dt.date, end: dt.date, farms: list[uuid.UUID] | None = None, again: bool = False) -> State[Any]:
+    """Observe farms in every pass from one day to another.
+
+    Args:
+        start: first local solar day.
+        end: last local solar day, included.
+        farms: `external_farm_id` of the farms; all active ones when not given.
+        again: also where an observation from the same scenes exists, for example after a change of settings.
+    """
+    return _run(start, end, farms=farms, again=again)
+
+
+def _run(start: dt.date, end: dt.date, *, farms: Sequence[uuid.UUID] | None, again: bool) -> State[Any]:
+    if start > end:
+        raise BadInput("start", f"{start} is after the end, {end}")
+    with open_bench(load_settings()) as bench:
+        summary = _observe_days(bench, start, end, wanted=_farms(bench, farms), again=again)
+    _write_artifact(summary)
+    return summary.as_state()
+
+
+def _farms(bench: Bench, external_ids: Sequence[uuid.UUID] | None) -> list[Farm]:
+    with bench.stores.engine.connect() as connection:
+        farms = list(active_farms(connection, external_ids=external_ids))
+    unknown = set(external_ids or ()) - {farm.external_farm_id for farm in farms}
+    if unknown:
+        raise BadInput(
+            "farm", f"no active farm {', '.join(sorted(map(str, unknown)))}", allowed="see `swath farms list`"
+        )
+    return farms
+
+
+def _observe_days(bench: Bench, start: dt.date, end: dt.date, *, wanted: list[Farm], again: bool) -> RunSummary:
+    if not wanted:
+        return RunSummary(start=start, end=end, farms=0)
+    settings = bench.settings
+    catalogs = catalogs_from(
+        settings.catalogs,
+        stac_url=settings.stac_url,
+        stac_collection=settings.stac_collection,
+        stac_profile=settings.stac_profile,
+    )
+    found, problems = _search(bench, catalogs, wanted, (start, end))
+    works = _plan(bench, catalogs, wanted, (start, end), again=again)
+    return RunSummary(
+        start=start,
+        end=end,
+        farms=len(wanted),
+        scenes=tuple(_observe_all(bench, works)),
+        catalogs=tuple(found),
+        catalog_problems=problems,
+        is_search_incomplete=catalogs[0].name in problems or not found,
+    )
+
+
+def _search(
+    bench: Bench, catalogs: Sequence[Catalog], farms: Sequence[Farm], days: tuple[dt.date, dt.date]
+) -> tuple[list[CatalogReport], dict[str, str]]:
+    """Search every catalog; one that fails does not stop the others."""
+    boxes = search_boxes(lonlat_boxes(farms))
+    found, problems = [], {}
+    for catalog in catalogs:
+        try:
+            found.append(search_catalog(bench, catalog, boxes, days, catalog.name))
+        except SwathError as error:
+            log.error("catalog not searched", catalog=catalog.name, error=str(error))
+            problems[catalog.name] = str(error)
+    return found, problems
+
+
+def _plan(
+    bench: Bench, catalogs: Sequence[Catalog], farms: Sequence[Farm], days: tuple[dt.date, dt.date], *, again: bool
+) -> list[SceneWork]:
+    policy = bench.settings.mask_policy.name
+    with bench.stores.engine.begin() as connection:
+        pieces = choose_catalog(known_scenes(connection, *days), [catalog.name for catalog in catalogs])
+        passes = sorted({pass_id for pass_id, _ in pieces})
+        done = {} if again else observed_inputs(connection, passes, index=INDEX, mask_policy=policy)
+        works = plan(farms, pieces, observed=lambda pass_id: done.get(pass_id, {}))
+        plan_work(connection, works, index=INDEX, mask_policy=policy)
+    log.info("planned", farms=len(farms), passes=len(passes), scenes=len(works))
+    return works
+
+
+def _observe_all(bench: Bench, works: Sequence[SceneWork]) -> Iterator[SceneReport]:
+    """Observe scenes, some at a time; a scene that fails does not stop the others."""
+    watch = _watch.get()
+    threads: ThreadPoolTaskRunner[SceneReport] = ThreadPoolTaskRunner(max_workers=bench.settings.scenes_at_once)
+    with threads as runner:
+        running: dict[PrefectFuture[SceneReport], SceneWork] = {}
+        for work in works:
+            step = observe_scene.with_options(**scene_options(bench.settings, work))
+            running[runner.submit(step, parameters={"bench": bench, "work": quote(work)})] = work
+        for done, future in enumerate(as_completed(list(running)), start=1):
+            scene = _report(bench, running[future], future)
+            if watch is not None:
+                watch(scene, done, len(works))
+            yield scene
+
+
+def _report(bench: Bench, work: SceneWork, future: PrefectFuture[SceneReport]) -> SceneReport:
+    """What came of a scene; an error that nobody foresaw counts for every farm that has no answer."""
+    state = future.state
+    if not state.is_completed():
+        progress = bench.progress(work)
+        unanswered = set(work.farm_ids) - set(progress.answered) - set(progress.failures)
+        if unanswered:
+            log.error("scene failed", scene=work.label, error=state.message)
+            progress.fail(unanswered, problem=state.message or state.name or "crashed")
+    return report(bench, work)
+
+
+def _write_artifact(summary: RunSummary) -> None:
+    """Leave in the Prefect UI what a person wants to know of the run."""
+    lines = [
+        f"## NDVI {summary.start} to {summary.end}",
+        f"{summary.farms:,} farms, {len(summary.scenes):,} scenes: {summary.observed:,} observed, "
+        + "".join(f"{number:,} {reason}, " for reason, number in summary.not_observed.items())
+        + f"{summary.failed:,} failed.",
+    ]
+    for name, problem in summary.catalog_problems.items():
+        lines.append(f"- **catalog {name} could not be searched**: {problem}")
+    for catalog in summary.catalogs:
+        lines += [f"- {catalog.catalog}: {number} items skipped: {why}" for why, number in catalog.skipped.items()]
+    if summary.scenes:
+        lines += ["", "| day | tile | catalog | farms | observed | cloud | outside | nodata | failed | problem |"]
+        lines += ["| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |"]
+    ranked = sorted(summary.scenes, key=lambda scene: (-scene.failed, -scene.day.toordinal(), scene.tile_set))
+    for scene in ranked[:ARTIFACT_ROWS]:
+        numbers = [
+            scene.farms,
+            scene.observed,
+            *(scene.not_observed.get(why, 0) for why in ("cloud", "outside", "nodata")),
+        ]
+        cells = [str(scene.day), scene.tile_set, scene.catalog, *map(str, numbers), str(scene.failed), _remark(scene)]
+        lines.append("| " + " | ".join(cell.replace("|", "/") for cell in cells) + " |")
+    if len(ranked) > ARTIFACT_ROWS:
+        lines.append(f"\nand {len(ranked) - ARTIFACT_ROWS:,} more scenes; `swath status` has the figures")
+    create_markdown_artifact("\n".join(lines), key="ndvi-summary", description="Farms by scene and outcome")
+
+
+def _remark(scene: SceneReport) -> str:
+    words = [scene.problem or "", "in another process's hands" if scene.is_elsewhere else "", *scene.warnings]
+    return "; ".join(word for word in words if word)

@@ -1,0 +1,75 @@
+"""The command line: starts, migrates, inspects; may import anything.
+
+Exit codes: 0 done, 1 some of the work failed or a server is in trouble, 2 bad input.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from importlib.metadata import version
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+from infra.cli.demo import demo
+from infra.cli.explain import explain
+from infra.cli.export import app as export_app
+from infra.cli.farms import app as farms_app
+from infra.cli.ndvi import app as ndvi_app
+from infra.cli.status import status
+from infra.settings import load_settings
+from infra.telemetry import redact, set_up_logs
+from models.errors import BadInput, SwathError
+
+app = typer.Typer(
+    name="swath",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Every farm, every day: NDVI from Sentinel-2 by scene, answers by farm.",
+)
+app.add_typer(farms_app, name="farms")
+app.add_typer(ndvi_app, name="ndvi")
+app.add_typer(export_app, name="export")
+app.command("status")(status)
+app.command("explain")(explain)
+app.command("demo")(demo)
+
+
+def _show_version(is_wanted: bool) -> None:
+    if is_wanted:
+        typer.echo(f"swath {version('swath')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _global(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    del show_version
+    settings = load_settings()
+    set_up_logs(settings.log_level, as_json=settings.log_json)
+
+
+def _end(_number: int, _frame: FrameType | None) -> None:
+    raise SystemExit(143)
+
+
+def main() -> None:
+    """Run the command line; every error that a user can act on is one sentence on standard error."""
+    # By default SIGTERM skips every `finally`, and our embedded servers would be left running.
+    signal.signal(signal.SIGTERM, _end)
+    try:
+        app()
+    except BadInput as error:
+        sys.stderr.write(f"swath: {redact(str(error))}\n")
+        sys.exit(2)
+    except SwathError as error:
+        sys.stderr.write(f"swath: {redact(str(error))}\n")
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.stderr.write("swath: interrupted; what was saved stays, the rest is done at the next run\n")
+        sys.exit(130)
