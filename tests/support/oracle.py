@@ -37,8 +37,8 @@ def masked_ndvi(item: dict[str, Any], folder: Path, out: Path, *, offset: float)
     nir = bands["nir"][0]
     classes, scl_transform, _ = bands["scl"]
     rows, cols = np.mgrid[: red.shape[0], : red.shape[1]]
-    x, y = transform * (cols + 0.5, rows + 0.5)
-    scl_cols, scl_rows = ~scl_transform * (x, y)
+    x, y = transform @ (cols + 0.5, rows + 0.5)
+    scl_cols, scl_rows = ~scl_transform @ (x, y)
     scl_rows, scl_cols = np.floor(scl_rows).astype(int), np.floor(scl_cols).astype(int)
     inside = (scl_rows >= 0) & (scl_rows < classes.shape[0]) & (scl_cols >= 0) & (scl_cols < classes.shape[1])
     clear = np.zeros(red.shape, bool)
