@@ -21,6 +21,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.utilities.annotations import quote
 
 from infra.settings import load_settings
+from infra.telemetry import set_up_logs
 from models.domain import Farm, SceneWork
 from models.errors import BadInput, SwathError
 from models.farms import active_farms
@@ -141,7 +142,10 @@ def ndvi_days(start: dt.date, end: dt.date, farms: list[uuid.UUID] | None = None
 def _run(start: dt.date, end: dt.date, *, farms: Sequence[uuid.UUID] | None, again: bool) -> State[Any]:
     if start > end:
         raise BadInput("start", f"{start} is after the end, {end}")
-    with open_bench(load_settings()) as bench:
+    settings = load_settings()
+    if not structlog.is_configured():
+        set_up_logs(settings.log_level, as_json=settings.log_json)
+    with open_bench(settings) as bench:
         summary = _observe_days(bench, start, end, wanted=_farms(bench, farms), again=again)
     _write_artifact(summary)
     return summary.as_state()

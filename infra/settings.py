@@ -101,7 +101,9 @@ class Settings(BaseSettings):
     max_farm_area_ha: float = Field(default=100_000, gt=0, description="Largest farm that an import accepts, hectares.")
 
     log_level: str = Field(
-        default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="`DEBUG`, `INFO`, `WARNING` or `ERROR`."
+        default="INFO",
+        pattern="^(DEBUG|INFO|WARNING|ERROR)$",
+        description="`DEBUG`, `INFO`, `WARNING` or `ERROR`; the command line logs from `WARNING` on when this is unset.",
     )
     log_json: bool = Field(default=False, description="Write log events as JSON lines.")
 

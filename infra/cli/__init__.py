@@ -51,7 +51,9 @@ def _global(
 ) -> None:
     del show_version
     settings = load_settings()
-    set_up_logs(settings.log_level, as_json=settings.log_json)
+    # A person at a terminal wants the answer; what flows log by default is asked for by naming the level.
+    level = settings.log_level if "log_level" in settings.model_fields_set else "WARNING"
+    set_up_logs(level, as_json=settings.log_json)
 
 
 def _end(_number: int, _frame: FrameType | None) -> None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import os
+import shlex
+import signal
+import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -74,6 +77,8 @@ def demo(
                 summary = run_days(settings, *days)
                 print_summary(console, summary)
                 _show(console, settings, days)
+                if sys.stdin.isatty() and sys.stdout.isatty():
+                    _stay(console, settings)
     if summary.is_loss:
         raise typer.Exit(1)
 
@@ -116,14 +121,14 @@ def _show(console: Console, settings: Settings, days: tuple[dt.date, dt.date]) -
         box=SIMPLE_HEAD, title="How the farms looked", title_justify="left", title_style="bold", padding=(0, 1)
     )
     table.add_column("farm", no_wrap=True)
-    for name in ("ha", "last clear day", "NDVI", "trend", "clear"):
-        table.add_column(name, justify="right", no_wrap=True, min_width=len(name))
+    for name, width in (("ha", 5), ("last clear", 10), ("NDVI", 4), ("trend", 7), ("clear", 5)):
+        table.add_column(name, justify="right", no_wrap=True, min_width=width)
     table.add_column("season", no_wrap=True, min_width=SEASON_WIDTH)
     for season, area_ha in sorted(seasons, key=lambda pair: pair[0].name):
         table.add_row(*_cells(season, area_ha, days))
     console.print(table)
     home = settings.home
-    console.print(f"The data lie in {home}. Take them out, or ask why a number is what it is:", soft_wrap=True)
+    console.print(f"The data lie in {home}. Take them out, or see how things stand:", soft_wrap=True)
     console.print(f"  SWATH_HOME={_quoted(home)} .venv/bin/swath export ndvi -o season.csv", soft_wrap=True)
     console.print(f"  SWATH_HOME={_quoted(home)} .venv/bin/swath status", soft_wrap=True)
     console.print("[bold]This imagery is simulated.[/bold]")
@@ -131,9 +136,19 @@ def _show(console: Console, settings: Settings, days: tuple[dt.date, dt.date]) -
     console.print(".venv/bin/swath farms import FARMS.geojson && .venv/bin/swath ndvi run", soft_wrap=True)
 
 
-def _quoted(path: Path) -> str:
-    import shlex
+def _stay(console: Console, settings: Settings) -> None:
+    """Go on serving the archive until Ctrl-C, so that numbers can be asked about."""
+    with open_stores(settings) as stores, stores.engine.connect() as connection:
+        farm = next(iter(stored_farms(connection)))
+    environment = f"SWATH_HOME={_quoted(settings.home)} SWATH_STAC_URL={settings.stac_url}"
+    console.print("\nThe archive is served until Ctrl-C. Ask why a number is what it is, from another terminal:")
+    command = f"{environment} .venv/bin/swath explain {farm.external_farm_id} DAY --png pixels.png"
+    console.print(f"  {command}", soft_wrap=True)
+    with contextlib.suppress(KeyboardInterrupt):
+        signal.pause()
 
+
+def _quoted(path: Path) -> str:
     return shlex.quote(str(path))
 
 

@@ -170,6 +170,9 @@ def print_summary(console: Console, summary: RunSummary) -> None:
     console.print(f"NDVI {summary.start} to {summary.end}: {summary.farms:,} farms, {len(summary.scenes):,} scenes")
     for name, problem in summary.catalog_problems.items():
         console.print(f"  [red]catalog {name} could not be searched[/red]: {problem}", soft_wrap=True)
+    if not summary.scenes:
+        console.print("Nothing was due: there are no farms yet." if not summary.farms else "Nothing was due.")
+        return
     table = Table("", "", box=None, show_header=False)
     table.columns[1].justify = "right"
     table.add_row("observed", f"{summary.observed:,}")
