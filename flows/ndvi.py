@@ -38,6 +38,7 @@ from tasks.steps import (
     SceneReport,
     observe_scene,
     open_bench,
+    publish_the_rest,
     report,
     scene_options,
     search_catalog,
@@ -147,6 +148,7 @@ def _run(start: dt.date, end: dt.date, *, farms: Sequence[uuid.UUID] | None, aga
         set_up_logs(settings.log_level, as_json=settings.log_json)
     with open_bench(settings) as bench:
         summary = _observe_days(bench, start, end, wanted=_farms(bench, farms), again=again)
+        publish_the_rest(bench)
     _write_artifact(summary)
     return summary.as_state()
 

@@ -103,7 +103,7 @@ class Settings(BaseSettings):
     log_level: str = Field(
         default="INFO",
         pattern="^(DEBUG|INFO|WARNING|ERROR)$",
-        description="`DEBUG`, `INFO`, `WARNING` or `ERROR`; the command line logs from `WARNING` on when this is unset.",
+        description="`DEBUG`, `INFO`, `WARNING` or `ERROR`; unset, the command line logs from `WARNING` on.",
     )
     log_json: bool = Field(default=False, description="Write log events as JSON lines.")
 

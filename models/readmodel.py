@@ -181,3 +181,35 @@ def republish(connection: Connection, client: Redis, *, mask_policy: str, index:
         redis.RedisError: as `publish`.
     """
     return publish(client, read_models(connection, None, mask_policy=mask_policy, index=index))
+
+
+def catch_up(connection: Connection, client: Redis, *, mask_policy: str, index: str = INDEX) -> int:
+    """Publish every farm that changed since Redis was last known to be complete; return how many were written.
+
+    Redis itself holds the revision up to which it is complete: one that lost everything has none, and gets all farms;
+    one that was away for a while gets what it missed.
+
+    Raises:
+        redis.RedisError: as `publish`; the next call starts from the same revision.
+    """
+    mark = f"swath:v1:complete:{mask_policy}:{index}"
+    newest: int = connection.execute(text(_NEWEST)).scalar_one()
+    known = client.get(mark)
+    if known is None:
+        written = republish(connection, client, mask_policy=mask_policy, index=index)
+    else:
+        changed = connection.execute(text(_CHANGED_SINCE), {"revision": int(known)}).scalars().all()
+        written = publish(client, read_models(connection, changed, mask_policy=mask_policy, index=index))
+    client.set(mark, newest)
+    return written
+
+
+_NEWEST = """
+SELECT greatest((SELECT max(revision) FROM farms), (SELECT max(revision) FROM observations), 0)
+"""
+
+_CHANGED_SINCE = """
+SELECT id FROM farms WHERE revision > :revision
+UNION
+SELECT farm_id FROM observations WHERE revision > :revision
+"""

@@ -28,7 +28,7 @@ from models.errors import SceneIncomplete, SwathError, UpstreamError
 from models.farms import farms_by_id
 from models.ledger import begin_work, finish_work, record_scenes, work_lock
 from models.observations import save_observations
-from models.readmodel import publish, read_models
+from models.readmodel import catch_up, publish, read_models
 from tasks.imagery.boxes import Box
 from tasks.imagery.catalogs import Catalog
 from tasks.imagery.reader import HttpLimits
@@ -265,6 +265,17 @@ def publish_farms(bench: Bench, farm_ids: Sequence[int]) -> None:
         publish(bench.stores.redis, models)
     except redis.RedisError as error:
         log.warning("read models not published", farms=len(farm_ids), error=str(error))
+
+
+def publish_the_rest(bench: Bench) -> None:
+    """Let Redis catch up with what it missed, in this run or before; it may have been away or have lost everything."""
+    try:
+        with bench.stores.engine.connect() as connection:
+            written = catch_up(connection, bench.stores.redis, mask_policy=bench.settings.mask_policy.name)
+    except redis.RedisError as error:
+        log.warning("Redis is not complete; the next run tries again", error=str(error))
+        return
+    log.info("read models complete", written=written)
 
 
 def report(bench: Bench, work: SceneWork) -> SceneReport:
