@@ -235,7 +235,7 @@ WITH others AS (
 UPDATE work
 SET observed = :observed, not_observed = CAST(:not_observed AS jsonb), problem = :problem,
     is_retryable = :is_retryable, finished_at = now(),
-    state = CASE WHEN :failed <> CAST('{{}}' AS bigint[]) THEN 'failed'
+    state = CASE WHEN cardinality(CAST(:failed AS bigint[])) > 0 THEN 'failed'
                  WHEN others.farm_ids <> '{{}}' THEN 'planned' ELSE 'done' END,
     pending_farm_ids
         = ARRAY(SELECT unnest(others.farm_ids) UNION SELECT unnest(CAST(:failed AS bigint[])) ORDER BY 1)
@@ -288,7 +288,7 @@ def work_status(connection: Connection, *, limit: int = 100) -> WorkStatus:
 
 
 def _counts(connection: Connection, query: str) -> dict[str, int]:
-    return dict(connection.execute(text(query)).tuples().all())
+    return {row[0]: row[1] for row in connection.execute(text(query))}
 
 
 def _in_utc(instant: dt.datetime | None) -> dt.datetime | None:
