@@ -7,6 +7,13 @@ import numpy.typing as npt
 
 Reflectance = npt.NDArray[np.float64]
 
+SMALLEST_SUM = 1e-6
+"""Reflectance comes in steps of 0.0001, so a sum nearer to zero is zero but for rounding.
+
+Of the 1,999 pairs of digital numbers that cancel out exactly with an offset of -1000, 316 come to a sum of about
+1e-17, and would read NDVI 1 or -1.
+"""
+
 
 def ndvi(red: Reflectance, nir: Reflectance) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
     """NDVI = (nir - red) / (nir + red) of surface reflectance, clipped to [-1, 1].
@@ -23,7 +30,7 @@ def ndvi(red: Reflectance, nir: Reflectance) -> tuple[npt.NDArray[np.float64], n
     """
     total = nir + red
     raw = np.full(total.shape, np.nan)
-    np.divide(nir - red, total, out=raw, where=total > 0)
+    np.divide(nir - red, total, out=raw, where=total > SMALLEST_SUM)
     return np.clip(raw, -1.0, 1.0), np.abs(raw) > 1.0
 
 
