@@ -191,8 +191,8 @@ def _classes(
         array = stack(scene, ("scl",), wanted=wanted, limits=method.http, chunk=method.chunk).data[0]
         both = _with_surroundings(array, method.policy.dilation_m, grid.resolution_m)
         found[inside], near[inside] = gather(both, *places, compute=method.compute)
-    is_clear = is_clear_class(method.policy)[np.clip(found, 0, CLASS_COUNT - 1)] & (found < CLASS_COUNT)
-    return found, ~is_clear | near
+    found[found >= CLASS_COUNT] = 0  # not a class that Sentinel-2 has: it tells nothing
+    return found, ~is_clear_class(method.policy)[np.maximum(found, 0)] | near
 
 
 def _with_surroundings(array: da.Array, distance_m: float, resolution_m: float) -> da.Array:
@@ -211,9 +211,10 @@ def _with_surroundings(array: da.Array, distance_m: float, resolution_m: float) 
         return np.stack([seen, near.astype(np.uint8)])
 
     reach = int(distance_m // resolution_m)
-    grown = da.overlap.overlap(array, depth={1: reach, 2: reach}, boundary=0)
+    depth = {axis: min(reach, array.shape[axis]) for axis in (1, 2)}  # Dask refuses to look farther than the array
+    grown = da.overlap.overlap(array, depth=depth, boundary=0)
     looked = grown.map_blocks(look_around, dtype=np.uint8, chunks=((2,), *grown.chunks[1:]))
-    return da.overlap.trim_internal(looked, {1: reach, 2: reach}, boundary=0)
+    return da.overlap.trim_internal(looked, depth, boundary=0)
 
 
 def _with_neighbours(cells: npt.NDArray[np.bool_], distance_m: float, grid: Grid) -> npt.NDArray[np.bool_]:
@@ -248,7 +249,8 @@ def _answers(
     method: Method,
 ) -> tuple[list[Observation], list[FarmFailure]]:
     """Turn pixels into one answer a farm."""
-    area_px = np.add.reduceat(footprints.coverage, footprints.offsets[:-1])
+    pixel_area_ha = work.scenes[0].red.grid.resolution_m ** 2 / 10_000
+    area_px = _areas_px(footprints)
     index, is_clipped = ndvi(seen.red, seen.nir)
     counts = np.flatnonzero(seen.is_present & ~np.isnan(index))
     statistics = zonal_statistics(
@@ -257,7 +259,7 @@ def _answers(
         is_inner=footprints.is_inner[counts],
         is_clipped=is_clipped[counts],
         offsets=np.searchsorted(counts, footprints.offsets),
-        pixel_area_ha=work.scenes[0].red.grid.resolution_m ** 2 / 10_000,
+        pixel_area_ha=pixel_area_ha,
     )
     by_class = _class_counts(seen.classes, footprints.offsets)
     observations, failures = [], []
@@ -269,13 +271,22 @@ def _answers(
         found = statistics[number]
         status = Status.OBSERVED if found else _why_not(farm, scenes, seen, own)
         used = [scenes[piece] for piece in np.unique(seen.piece[own]).tolist() if piece >= 0] or list(scenes)
-        area_ha = float(area_px[number]) * work.scenes[0].red.grid.resolution_m ** 2 / 10_000
+        area_ha = float(area_px[number] * pixel_area_ha)
         observations.append(
             _observation(
                 work, farm, used, status=status, found=found, area_ha=area_ha, classes=by_class[number], method=method
             )
         )
     return observations, failures
+
+
+def _areas_px(footprints: Footprints) -> npt.NDArray[np.float64]:
+    """Area of each farm in pixels, summed as the clear area is, so that a farm seen whole comes to exactly 1."""
+    starts, ends = footprints.offsets[:-1], footprints.offsets[1:]
+    full = starts < ends  # a boundary that collapses on the lattice covers nothing
+    areas = np.zeros(len(starts))
+    areas[full] = np.add.reduceat(footprints.coverage, starts[full])
+    return areas
 
 
 def _observation(
@@ -343,7 +354,8 @@ def _why_not(farm: Farm, scenes: Sequence[Scene], seen: Seen, own: slice) -> Sta
         return Status.CLOUD
     if not seen.is_on_grid[own].any():
         return Status.OUTSIDE
-    outlines = [shapely.Polygon(ring) for scene in scenes for ring in scene.footprint]
+    # a ring of two places, as some catalogs draw it, says nothing
+    outlines = [shapely.Polygon(ring) for scene in scenes for ring in scene.footprint if len(ring) > 3]
     boundary = shapely.from_wkb(farm.boundary)
     if (seen.classes[own] == 0).all() and outlines and not any(outline.intersects(boundary) for outline in outlines):
         return Status.OUTSIDE
