@@ -9,9 +9,12 @@ that says why (`Unread`), through Dask and back, while the blocks that could be 
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import re
 import threading
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -27,6 +30,17 @@ log = structlog.get_logger(__name__)
 
 CELL = 256
 """Side of the square cells, in pixels, in which it is said where pixels are wanted."""
+
+
+PATIENCE = 2
+"""A file is given up once reads that failed one after the other have cost this many times the longest wait.
+
+A stalled file would otherwise be waited for block by block, for an hour and more, and the whole scene with it.
+"""
+
+
+class NotAsTold(RasterioIOError):  # type: ignore[misc]
+    """The file is a raster, but not the one that its item describes."""
 
 
 class Unread(IntEnum):
@@ -146,6 +160,8 @@ def gdal_path(url: str) -> str:
 
 def _why(error: BaseException) -> Unread:
     """Class an error of GDAL by what it says along its chain of causes."""
+    if isinstance(error, NotAsTold):
+        return Unread.UNREADABLE
     texts = []
     cause: BaseException | None = error
     while cause is not None:
@@ -159,7 +175,8 @@ def _why(error: BaseException) -> Unread:
         if 400 <= status < 500 and status not in (408, 425, 429):
             return Unread.REJECTED
         return Unread.UNAVAILABLE
-    if "not recognized as being in a supported file format" in text:
+    # all bytes came and do not decode: `ZIPDecode:Decoding error at scanline 512`
+    if "not recognized as being in a supported file format" in text or "Decode:" in text:
         return Unread.UNREADABLE
     if "No such file or directory" in text:
         return Unread.MISSING
@@ -186,7 +203,9 @@ class BlockReader:
         **_: object,
     ) -> None:
         self.url = url
+        self.epsg: int = spec.epsg
         self.shape: tuple[int, int] = spec.shape
+        self.bounds: tuple[float, float, float, float] = spec.bounds
         self.dtype = np.dtype(dtype)
         self.wanted = wanted
         self.limits = limits
@@ -198,9 +217,10 @@ class BlockReader:
         self._lock = threading.Lock()
         self._failed: Unread | None = None
         self._path: str | None = None
+        self._lost_s = 0.0
 
     def __getstate__(self) -> dict[str, Any]:
-        names = ("url", "shape", "dtype", "wanted", "limits", "signer")
+        names = ("url", "epsg", "shape", "bounds", "dtype", "wanted", "limits", "signer")
         return {name: getattr(self, name) for name in names}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -224,12 +244,30 @@ class BlockReader:
         return out
 
     def _read_run(self, dataset: Any, run: Window, window: Window, out: npt.NDArray[Any]) -> None:
+        """Read one run, and where that fails each of its blocks alone, so that only what is lost counts as lost."""
         top, left = int(run.row_off - window.row_off), int(run.col_off - window.col_off)
         part = out[top : top + int(run.height), left : left + int(run.width)]
         try:
-            dataset.read(1, window=run, out=part)
+            with self._patience():
+                dataset.read(1, window=run, out=part)
         except RasterioIOError as error:
             part[:] = encode(self._note(error), self.dtype)
+            alone = _blocks(run, dataset.block_shapes[0][1])
+            for block in alone if len(alone) > 1 else ():
+                self._read_run(dataset, block, window, out)
+
+    @contextlib.contextmanager
+    def _patience(self) -> Iterator[None]:
+        """Count the time that goes by without success, and ask no more when it was too much."""
+        if self._lost_s > PATIENCE * self.limits.timeout_s:
+            raise RasterioIOError("given up: too much time lost on this file")
+        started = time.monotonic()
+        try:
+            yield
+        except RasterioIOError:
+            self._lost_s += time.monotonic() - started
+            raise
+        self._lost_s = 0.0
 
     def _runs(self, window: Window, block: tuple[int, int]) -> list[Window]:
         """Windows of neighbouring wanted blocks, row of blocks by row of blocks, cut to `window`."""
@@ -267,16 +305,28 @@ class BlockReader:
         return self._open(self._path)
 
     def _open(self, path: str) -> Any:
-        dataset = rasterio.open(path, sharing=False)
-        if dataset.shape != self.shape:
-            dataset.close()
-            raise RasterioIOError(
-                f"not recognized as being in a supported file format: {dataset.shape} pixels, not {self.shape}"
-            )
+        with self._patience():
+            dataset = rasterio.open(path, sharing=False)
+            try:
+                self._check(dataset)
+            except RasterioIOError:
+                dataset.close()
+                raise
         # A read looks at the mask flags, for which GDAL goes through all directories of the file while the
         # interpreter lock is held. Done now, the header is still in the handle's cache and nobody waits for a server.
         _ = dataset.mask_flag_enums
         return dataset
+
+    def _check(self, dataset: Any) -> None:
+        """Hold a file to its item: windows are cut by the item's grid, and numbers are kept as whole ones."""
+        if dataset.transform.is_identity:  # GDAL opens a file whose header was cut short, without its tags
+            raise RasterioIOError("the header does not say where the pixels lie")
+        off = max(abs(one - other) for one, other in zip(dataset.bounds, self.bounds, strict=True))
+        epsg = dataset.crs.to_epsg() if dataset.crs else None
+        if dataset.shape != self.shape or off > 0.01 * dataset.res[0] or epsg not in (self.epsg, None):
+            raise NotAsTold(f"{dataset.shape} pixels of EPSG:{epsg} at {dataset.bounds}, the item says otherwise")
+        if not np.issubdtype(dataset.dtypes[0], np.integer):
+            raise NotAsTold(f"holds {dataset.dtypes[0]}, not digital numbers")
 
     def _give_back(self, dataset: Any) -> None:
         with self._lock:
@@ -300,6 +350,13 @@ class BlockReader:
     def __del__(self) -> None:
         if hasattr(self, "_idle"):
             self.close()
+
+
+def _blocks(run: Window, width: int) -> list[Window]:
+    """The parts of a run that lie in one block each, from left to right."""
+    left, right = int(run.col_off), int(run.col_off + run.width)
+    edges = [left, *range((left // width + 1) * width, right, width), right]
+    return [Window(a, run.row_off, b - a, run.height) for a, b in itertools.pairwise(edges)]
 
 
 def _cut(bounds: tuple[int, int, int, int], window: Window) -> Window:
