@@ -196,7 +196,7 @@ def decode_blocks(blocks: Sequence[Block], paths: dict[str, str], *, threads: in
         list(pool.map(decode, blocks))
 
 
-def peakpeak_rss_mb() -> float:
+def peak_rss_mb() -> float:
     """The most memory this process ever held; `ru_maxrss` would count what the parent held at the fork as well."""
     [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:")]
     return int(line.split()[1]) / 1024

@@ -149,10 +149,8 @@ def per_farm(name: str, url: str, fields: Sequence[Field], *, size: int, threads
 def whole_scene(url: str, fields: Sequence[Field], *, size: int) -> list[Means]:
     """Read whole bands, write the NDVI raster of each date, and run exactextract over it."""
     frame = geopandas.GeoDataFrame(geometry=[field.shape for field in fields], crs=EPSG)
-    columns = []
     with tempfile.TemporaryDirectory(prefix="swath-bench-") as folder, ndvi_rasters(url, Path(folder), size) as files:
-        for file in files:
-            columns.append(exact_extract(str(file), frame, ["mean"], output="pandas")["mean"].to_numpy())
+        columns = [exact_extract(str(file), frame, ["mean"], output="pandas")["mean"].to_numpy() for file in files]
     table = np.column_stack(columns)
     return [tuple(None if np.isnan(mean) else float(mean) for mean in row) for row in table]
 
