@@ -214,6 +214,13 @@ class TestSave:
             save(engine, observed(farm_ids[0]), replace(observed(farm_ids[1]), ndvi=None))
         assert stored(engine) == []
 
+    @pytest.mark.parametrize("value", [float("nan"), float("inf")])
+    def test_what_is_no_number_is_refused(self, engine: Engine, farm_ids: list[int], value: float) -> None:
+        for odd in (replace(statistics(), std=value), replace(statistics(), histogram=(value,) * 40)):
+            with pytest.raises((ValueError, OverflowError)):
+                save(engine, observed(farm_ids[0]), observed(farm_ids[1], statistics=odd))
+        assert stored(engine) == []
+
     def test_nothing_given_takes_no_lock(self, engine: Engine) -> None:
         with engine.begin() as other:
             lock_revisions(other)
