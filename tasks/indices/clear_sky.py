@@ -39,8 +39,9 @@ def near_cloud(classes: npt.NDArray[np.int32], *, distance_m: float, resolution_
     near = cloudy.copy()
     reach = int(distance_m // resolution_m)
     height, width = classes.shape
-    for down in range(-reach, reach + 1):
-        for right in range(-reach, reach + 1):
+    reach_down, reach_right = min(reach, height - 1), min(reach, width - 1)
+    for down in range(-reach_down, reach_down + 1):
+        for right in range(-reach_right, reach_right + 1):
             if (down or right) and (down**2 + right**2) * resolution_m**2 <= distance_m**2:
                 to = near[max(down, 0) : height + min(down, 0), max(right, 0) : width + min(right, 0)]
                 to |= cloudy[max(-down, 0) : height + min(-down, 0), max(-right, 0) : width + min(-right, 0)]
