@@ -146,5 +146,5 @@ def load_settings() -> Settings:
         return Settings()
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
-        name = "_".join(["SWATH", *[str(part) for part in first["loc"]]]).upper()
-        raise BadInput(name, first["msg"]) from None
+        name = f"SWATH_{first['loc'][0]}".upper() if first["loc"] else "SWATH_*"
+        raise BadInput(name, first["msg"].removeprefix("Value error, ")) from None

@@ -38,10 +38,10 @@ def open_stores(settings: Settings) -> Iterator[Stores]:
         ServerTrouble: an embedded server does not start, or the database does not answer.
     """
     with local_servers(settings) as addresses:
-        upgrade(addresses.database_url)
         engine = postgres_engine(addresses.database_url, pool_size=settings.scenes_at_once + 3)
         client = redis_client(addresses.redis_url)
         try:
+            upgrade(addresses.database_url)
             yield Stores(engine, client, addresses.database_url, addresses.redis_url)
         finally:
             client.close()

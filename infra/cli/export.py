@@ -47,8 +47,8 @@ def _group() -> None:
 @app.command("ndvi")
 def export_ndvi(
     output: Annotated[Path, typer.Option("-o", "--output", help="File to write; replaced when it exists.")],
-    format_: Annotated[
-        Format | None, typer.Option("--format", help="Told from the file's ending when not given.")
+    format_name: Annotated[
+        str | None, typer.Option("--format", help="csv, parquet or geojson; unset, told from the file's name.")
     ] = None,
     start: Annotated[str | None, typer.Option(help="First day, YYYY-MM-DD.")] = None,
     end: Annotated[str | None, typer.Option(help="Last day, YYYY-MM-DD.")] = None,
@@ -59,7 +59,7 @@ def export_ndvi(
 
     Rows are those of each farm's present boundary and of the mask policy that the settings describe. Times are UTC.
     """
-    chosen = format_ or _format_of(output)
+    chosen = _format_of(output, format_name)
     days = parse_day(start, field="--start"), parse_day(end, field="--end")
     if days[0] and days[1] and days[0] > days[1]:
         raise BadInput("--start", f"{days[0]} is after the end, {days[1]}")
@@ -82,12 +82,17 @@ def export_ndvi(
         Console(highlight=False).print(f"{count:,} rows in {output}", soft_wrap=True)
 
 
-def _format_of(path: Path) -> Format:
+def _format_of(path: Path, name: str | None) -> Format:
+    if name is not None:
+        try:
+            return Format(name.lower())
+        except ValueError:
+            raise BadInput("--format", f"{name!r} is not one", allowed=", ".join(Format)) from None
     endings = {".csv": Format.CSV, ".parquet": Format.PARQUET, ".geojson": Format.GEOJSON, ".json": Format.GEOJSON}
     try:
         return endings[path.suffix.lower()]
     except KeyError:
-        raise BadInput("--format", f"not told by {path.name!r}", allowed="csv, parquet, geojson") from None
+        raise BadInput("--format", f"not told by {path.name!r}", allowed=", ".join(Format)) from None
 
 
 def _written(path: Path, write: Callable[[IO[bytes]], int]) -> int:

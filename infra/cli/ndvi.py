@@ -50,12 +50,15 @@ def parse_farms(texts: list[str] | None, *, field: str = "--farm") -> list[uuid.
     Raises:
         BadInput: one is not a UUID.
     """
+    return [_farm_id(text, field=field) for text in texts] if texts else None
+
+
+def _farm_id(text: str, *, field: str) -> uuid.UUID:
     try:
-        return [uuid.UUID(text) for text in texts] if texts else None
+        return uuid.UUID(text)
     except ValueError as error:
-        raise BadInput(
-            field, f"{texts} is not a list of UUIDs", allowed="external_farm_id, see `swath farms list`"
-        ) from error
+        problem = f"{text!r} is not a UUID"
+        raise BadInput(field, problem, allowed="external_farm_id, see `swath farms list`") from error
 
 
 @app.command("run")
@@ -117,6 +120,8 @@ def prefect_server(settings: Settings) -> Iterator[None]:
     """See that there is a Prefect API: the one that is set, or an embedded one for the time of the block."""
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
     os.environ.setdefault("PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW", "ignore")
+    # What failed is said by us, once; Prefect would print a traceback for it. Its own API is still told.
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     if os.environ.get("PREFECT_API_URL"):
         yield
         return
