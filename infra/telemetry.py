@@ -10,13 +10,15 @@ from typing import Any
 
 import structlog
 
-_PASSWORD = re.compile(r"(://[^/\s:@]*:)[^@\s/]+@")
-_SIGNATURE = re.compile(r"([?&](?:sig|signature|token|apikey|api_key|key)=)[^&\s\"']+", re.IGNORECASE)
+# Up to the last @, because people write passwords with @ and / in them without escaping these. A port is no password.
+_PASSWORD = re.compile(r"(://[^/\s:@]*:)(?!\d{1,5}[/?#])\S+@")
+# Also the long names: X-Amz-Signature, X-Amz-Security-Token, subscription-key, access_token.
+_SECRET = re.compile(r"([?&][\w.-]*(?:sig|signature|token|key|password|secret|credential)=)[^&\s\"']+", re.IGNORECASE)
 
 
 def redact(text: str) -> str:
     """Take passwords and signatures out of the addresses in a text."""
-    return _SIGNATURE.sub(r"\1***", _PASSWORD.sub(r"\1***@", text))
+    return _SECRET.sub(r"\1***", _PASSWORD.sub(r"\1***@", text))
 
 
 def _redact_event(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -41,7 +43,7 @@ def set_up_logs(level: str, *, as_json: bool) -> None:
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info if as_json else structlog.processors.UnicodeDecoder(),
+            structlog.processors.format_exc_info,  # before secrets are taken out: tracebacks hold addresses too
             _redact_event,
             renderer,
         ],
