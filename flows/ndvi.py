@@ -19,25 +19,26 @@ from prefect.futures import PrefectFuture, as_completed
 from prefect.states import Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.utilities.annotations import quote
+from sqlalchemy import Connection
 
 from infra.settings import load_settings
 from infra.telemetry import set_up_logs
 from models.domain import Farm, SceneWork
 from models.errors import BadInput, SwathError
 from models.farms import active_farms
-from models.ledger import known_scenes, plan_work
+from models.ledger import known_scenes, pending_farms, plan_work
 from models.observations import observed_inputs
+from tasks.bench import Bench, catalogs_of, open_bench
 from tasks.imagery.boxes import search_boxes
-from tasks.imagery.catalogs import Catalog, catalogs_from
+from tasks.imagery.catalogs import Catalog
 from tasks.imagery.passes import choose_catalog
 from tasks.observe import INDEX
 from tasks.plan import lonlat_boxes, plan
 from tasks.steps import (
-    Bench,
     CatalogReport,
     SceneReport,
+    fail_unanswered,
     observe_scene,
-    open_bench,
     publish_the_rest,
     report,
     scene_options,
@@ -49,6 +50,10 @@ log = structlog.get_logger(__name__)
 MAX_LOOKBACK_DAYS = 400
 ARTIFACT_ROWS = 500
 """Scenes listed in the artifact; the ledger has them all."""
+NAMED_SCENES = 3
+"""Scenes with failures that the message of a run's state names."""
+LONGEST_WAIT_S = 900.0
+"""For another process that is at a scene of ours when all others are done."""
 
 Watch = Callable[[SceneReport, int, int], None]
 """Told of every finished scene: its report, scenes done, scenes in all."""
@@ -108,9 +113,17 @@ class RunSummary:
         words = [f"{len(self.scenes)} scenes, {self.observed} observed"]
         words += [f"{number} {reason}" for reason, number in self.not_observed.items()]
         words += [f"{self.failed} failed"] if self.failed else []
-        words += [f"catalog {name} failed: {problem}" for name, problem in self.catalog_problems.items()]
-        message = ", ".join(words)
+        message = "; ".join([", ".join(words), *self._losses()])
         return Failed(message=message, data=self) if self.is_loss else Completed(message=message, data=self)
+
+    def _losses(self) -> Iterator[str]:
+        for name, problem in self.catalog_problems.items():
+            yield f"catalog {name} could not be searched: {problem}"
+        broken = [scene for scene in self.scenes if scene.failed]
+        for scene in broken[:NAMED_SCENES]:
+            yield f"{scene.tile_set} {scene.day}: {scene.problem}"
+        if len(broken) > NAMED_SCENES:
+            yield f"and {len(broken) - NAMED_SCENES} more scenes"
 
 
 @flow(name="daily-ndvi", persist_result=False)
@@ -121,7 +134,7 @@ def daily_ndvi(lookback_days: int = 10) -> State[Any]:
         lookback_days: how far back to look for passes that were missed, came late or were reprocessed.
     """
     if not 0 <= lookback_days <= MAX_LOOKBACK_DAYS:
-        raise BadInput("lookback_days", f"{lookback_days}", allowed=f"0 to {MAX_LOOKBACK_DAYS}")
+        raise BadInput("lookback_days", f"{lookback_days} is out of range", allowed=f"0 to {MAX_LOOKBACK_DAYS}")
     # Half a day ahead of UTC it is already tomorrow under the sun of the farms furthest east.
     end = (dt.datetime.now(dt.UTC) + dt.timedelta(hours=12)).date()
     return _run(end - dt.timedelta(days=lookback_days), end, farms=None, again=False)
@@ -146,8 +159,8 @@ def _run(start: dt.date, end: dt.date, *, farms: Sequence[uuid.UUID] | None, aga
     settings = load_settings()
     if not structlog.is_configured():
         set_up_logs(settings.log_level, as_json=settings.log_json)
-    with open_bench(settings) as bench:
-        summary = _observe_days(bench, start, end, wanted=_farms(bench, farms), again=again)
+    with open_bench(settings, is_again=again) as bench:
+        summary = _observe_days(bench, start, end, wanted=_farms(bench, farms))
         publish_the_rest(bench)
     _write_artifact(summary)
     return summary.as_state()
@@ -164,18 +177,12 @@ def _farms(bench: Bench, external_ids: Sequence[uuid.UUID] | None) -> list[Farm]
     return farms
 
 
-def _observe_days(bench: Bench, start: dt.date, end: dt.date, *, wanted: list[Farm], again: bool) -> RunSummary:
+def _observe_days(bench: Bench, start: dt.date, end: dt.date, *, wanted: list[Farm]) -> RunSummary:
+    catalogs = catalogs_of(bench.settings)
     if not wanted:
         return RunSummary(start=start, end=end, farms=0)
-    settings = bench.settings
-    catalogs = catalogs_from(
-        settings.catalogs,
-        stac_url=settings.stac_url,
-        stac_collection=settings.stac_collection,
-        stac_profile=settings.stac_profile,
-    )
     found, problems = _search(bench, catalogs, wanted, (start, end))
-    works = _plan(bench, catalogs, wanted, (start, end), again=again)
+    works = _plan(bench, catalogs, wanted, (start, end))
     return RunSummary(
         start=start,
         end=end,
@@ -203,44 +210,73 @@ def _search(
 
 
 def _plan(
-    bench: Bench, catalogs: Sequence[Catalog], farms: Sequence[Farm], days: tuple[dt.date, dt.date], *, again: bool
+    bench: Bench, catalogs: Sequence[Catalog], farms: Sequence[Farm], days: tuple[dt.date, dt.date]
 ) -> list[SceneWork]:
     policy = bench.settings.mask_policy.name
     with bench.stores.engine.begin() as connection:
         pieces = choose_catalog(known_scenes(connection, *days), [catalog.name for catalog in catalogs])
         passes = sorted({pass_id for pass_id, _ in pieces})
-        done = {} if again else observed_inputs(connection, passes, index=INDEX, mask_policy=policy)
+        done = {} if bench.is_again else _observed(bench, connection, passes)
         works = plan(farms, pieces, observed=lambda pass_id: done.get(pass_id, {}))
         plan_work(connection, works, index=INDEX, mask_policy=policy)
     log.info("planned", farms=len(farms), passes=len(passes), scenes=len(works))
     return works
 
 
+def _observed(bench: Bench, connection: Connection, passes: Sequence[str]) -> dict[str, dict[tuple[int, int], str]]:
+    """What was observed from which inputs, but for the farms that an earlier run left waiting for another look."""
+    method = {"index": INDEX, "mask_policy": bench.settings.mask_policy.name}
+    done = observed_inputs(connection, passes, **method)
+    for pass_id, waiting in pending_farms(connection, passes, **method).items():
+        again = [key for key in done.get(pass_id, {}) if key[0] in waiting]
+        bench.asked_again.update((pass_id, farm_id) for farm_id, _ in again)
+        for key in again:
+            del done[pass_id][key]
+    return done
+
+
 def _observe_all(bench: Bench, works: Sequence[SceneWork]) -> Iterator[SceneReport]:
-    """Observe scenes, some at a time; a scene that fails does not stop the others."""
+    """Observe scenes, some at a time; a scene that fails does not stop the others.
+
+    Scenes that another process is at come last, when it has most likely answered their farms.
+    """
     watch = _watch.get()
+    done, due = 0, list(works)
     threads: ThreadPoolTaskRunner[SceneReport] = ThreadPoolTaskRunner(max_workers=bench.settings.scenes_at_once)
     with threads as runner:
-        running: dict[PrefectFuture[SceneReport], SceneWork] = {}
-        for work in works:
-            step = observe_scene.with_options(**scene_options(bench.settings, work))
-            running[runner.submit(step, parameters={"bench": bench, "work": quote(work)})] = work
-        for done, future in enumerate(as_completed(list(running)), start=1):
-            scene = _report(bench, running[future], future)
-            if watch is not None:
-                watch(scene, done, len(works))
-            yield scene
+        for wait_s in (0.0, LONGEST_WAIT_S):
+            running = {_submit(runner, bench, work, wait_s=wait_s): work for work in due}
+            due = []
+            for future in as_completed(list(running)):
+                work = running[future]
+                scene = _report(bench, work, future, is_last_try=wait_s > 0)
+                if scene.is_elsewhere:
+                    due.append(work)
+                    continue
+                done += 1
+                if watch is not None:
+                    watch(scene, done, len(works))
+                yield scene
 
 
-def _report(bench: Bench, work: SceneWork, future: PrefectFuture[SceneReport]) -> SceneReport:
+def _submit(
+    runner: ThreadPoolTaskRunner[SceneReport], bench: Bench, work: SceneWork, *, wait_s: float
+) -> PrefectFuture[SceneReport]:
+    step = observe_scene.with_options(**scene_options(bench.settings, work))
+    return runner.submit(step, parameters={"bench": bench, "work": quote(work), "wait_s": wait_s})
+
+
+def _report(bench: Bench, work: SceneWork, future: PrefectFuture[SceneReport], *, is_last_try: bool) -> SceneReport:
     """What came of a scene; an error that nobody foresaw counts for every farm that has no answer."""
     state = future.state
+    problem = None
     if not state.is_completed():
-        progress = bench.progress(work)
-        unanswered = set(work.farm_ids) - set(progress.answered) - set(progress.failures)
-        if unanswered:
-            log.error("scene failed", scene=work.label, error=state.message)
-            progress.fail(unanswered, problem=state.message or state.name or "crashed")
+        problem = state.message or state.name or "crashed"
+    elif is_last_try and bench.progress(work).is_elsewhere:
+        problem = f"another process has had this scene in its hands for more than {LONGEST_WAIT_S:.0f} s"
+    if problem is not None and fail_unanswered(bench, work, problem=problem):
+        cause = state.data if isinstance(state.data, BaseException) else None
+        log.error("scene failed", scene=work.label, error=problem, exc_info=cause)
     return report(bench, work)
 
 
@@ -267,12 +303,11 @@ def _write_artifact(summary: RunSummary) -> None:
             *(scene.not_observed.get(why, 0) for why in ("cloud", "outside", "nodata")),
         ]
         cells = [str(scene.day), scene.tile_set, scene.catalog, *map(str, numbers), str(scene.failed), _remark(scene)]
-        lines.append("| " + " | ".join(cell.replace("|", "/") for cell in cells) + " |")
+        lines.append("| " + " | ".join(" ".join(cell.replace("|", "/").split()) for cell in cells) + " |")
     if len(ranked) > ARTIFACT_ROWS:
         lines.append(f"\nand {len(ranked) - ARTIFACT_ROWS:,} more scenes; `swath status` has the figures")
     create_markdown_artifact("\n".join(lines), key="ndvi-summary", description="Farms by scene and outcome")
 
 
 def _remark(scene: SceneReport) -> str:
-    words = [scene.problem or "", "in another process's hands" if scene.is_elsewhere else "", *scene.warnings]
-    return "; ".join(word for word in words if word)
+    return "; ".join(word for word in (scene.problem, *scene.warnings) if word)

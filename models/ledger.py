@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
@@ -173,6 +173,23 @@ ON CONFLICT (pass_id, tile_set, "index", mask_policy) DO UPDATE
 SET day = excluded.day, acquired_at = excluded.acquired_at, state = 'planned', planned_at = now(),
     pending_farm_ids
         = ARRAY(SELECT unnest(w.pending_farm_ids) UNION SELECT unnest(excluded.pending_farm_ids) ORDER BY 1)
+"""
+
+
+def pending_farms(
+    connection: Connection, pass_ids: Collection[str], *, index: str, mask_policy: str
+) -> dict[str, set[int]]:
+    """Return for each of these passes with unfinished work the farms that are waiting for an answer."""
+    found: dict[str, set[int]] = {}
+    asked = {"passes": sorted(set(pass_ids)), "index": index, "mask_policy": mask_policy}
+    for pass_id, farm_ids in connection.execute(text(_PENDING), asked):
+        found.setdefault(pass_id, set()).update(farm_ids)
+    return found
+
+
+_PENDING = """
+SELECT pass_id, pending_farm_ids FROM work
+WHERE pass_id = ANY(:passes) AND "index" = :index AND mask_policy = :mask_policy AND state <> 'done'
 """
 
 

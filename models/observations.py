@@ -8,10 +8,10 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ARRAY, Connection, RowMapping, Text, and_, func, literal, select, text
+from sqlalchemy import ARRAY, BigInteger, Connection, RowMapping, Text, and_, func, literal, select, text
 from sqlalchemy.dialects.postgresql import UUID
 
-from models.domain import Observation
+from models.domain import Observation, Status
 from models.observation_rows import KEY, STORED, row_of
 from models.revision import lock_revisions
 from models.schema import ensure_partitions
@@ -186,6 +186,21 @@ def observed_inputs(
     return found
 
 
+def observed_status(
+    connection: Connection, pass_id: str, farm_ids: Collection[int], *, inputs: str, index: str, mask_policy: str
+) -> dict[tuple[int, int], Status]:
+    """Return how each (farm, boundary version) of these farms came out that was observed in this pass from `inputs`."""
+    o = observations.c
+    query = select(o.farm_id, o.boundary_version, o.status).where(
+        o.pass_id == pass_id,
+        o.farm_id == func.any(literal(sorted(set(farm_ids)), ARRAY(BigInteger))),
+        o.inputs == inputs,
+        o.index == index,
+        o.mask_policy == mask_policy,
+    )
+    return {(farm_id, version): Status(status) for farm_id, version, status in connection.execute(query)}
+
+
 def export_observations(
     connection: Connection,
     *,
@@ -255,4 +270,7 @@ def observation_of(
 
 
 def _in_utc(row: RowMapping) -> dict[str, Any]:
-    return {name: value.astimezone(dt.UTC) if isinstance(value, dt.datetime) else value for name, value in row.items()}
+    # Names that SQLAlchemy quotes come as a subclass of str, which orjson takes for no name.
+    return {
+        str(name): value.astimezone(dt.UTC) if isinstance(value, dt.datetime) else value for name, value in row.items()
+    }

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from importlib.metadata import version
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import redis
@@ -18,91 +18,27 @@ import structlog
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.tasks import exponential_backoff
-from sqlalchemy.exc import OperationalError
+from sqlalchemy import Connection
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
-from infra.dask import Compute, dask_compute
 from infra.settings import Settings
-from infra.stores import Stores, open_stores
-from models.domain import FarmFailure, Scene, SceneAnswer, SceneWork, SkippedItem, Status
+from models.domain import Farm, FarmFailure, Scene, SceneAnswer, SceneWork, SkippedItem, Status
 from models.errors import SceneIncomplete, SwathError, UpstreamError
 from models.farms import farms_by_id
 from models.ledger import begin_work, finish_work, record_scenes, work_lock
-from models.observations import save_observations
+from models.observations import observed_status, save_observations
 from models.readmodel import catch_up, publish, read_models
+from tasks.bench import Bench, Progress
 from tasks.imagery.boxes import Box
 from tasks.imagery.catalogs import Catalog
-from tasks.imagery.reader import HttpLimits
 from tasks.imagery.scenes import scene_from
 from tasks.imagery.search import SearchOptions, search_items
-from tasks.indices.footprints import FootprintCache
-from tasks.observe import INDEX, Method, observe
+from tasks.observe import INDEX, observe
 
 log = structlog.get_logger(__name__)
 
-SOFTWARE_VERSION = version("swath")
-
-
-@dataclass(slots=True)
-class Progress:
-    """How far one scene has come in this run; a further try asks only for what is not answered."""
-
-    answered: dict[int, Status] = field(default_factory=dict)
-    failures: dict[int, FarmFailure] = field(default_factory=dict)
-    saved: int = 0
-    warnings: tuple[str, ...] = ()
-    is_elsewhere: bool = False
-
-    def fail(self, farm_ids: Iterable[int], *, problem: str) -> None:
-        """Note farms of which nothing else is known as failed."""
-        for farm_id in farm_ids:
-            self.failures[farm_id] = FarmFailure(farm_id=farm_id, problem=problem, is_retryable=False)
-
-
-class Bench:
-    """What the steps of one run share: settings, connections, Dask, footprints made so far, progress by scene.
-
-    Not a dataclass: Prefect walks through dataclasses among a task's arguments.
-    """
-
-    def __init__(self, settings: Settings, stores: Stores, compute: Compute) -> None:
-        self.settings = settings
-        self.stores = stores
-        self.compute = compute
-        self.cache = FootprintCache()
-        self._progress: dict[tuple[str, str], Progress] = {}
-
-    def progress(self, work: SceneWork) -> Progress:
-        """How far this scene has come."""
-        return self._progress.setdefault((work.pass_id, work.tile_set), Progress())
-
-    @property
-    def method(self) -> Method:
-        """How scenes are observed in this run."""
-        return Method(
-            policy=self.settings.mask_policy,
-            software_version=SOFTWARE_VERSION,
-            compute=self.compute,
-            inner_margin_m=self.settings.inner_margin_m,
-            min_inner_pixels=self.settings.min_inner_pixels,
-            http=http_limits(self.settings),
-        )
-
-
-@contextlib.contextmanager
-def open_bench(settings: Settings) -> Iterator[Bench]:
-    """Open the stores and Dask for one run."""
-    with open_stores(settings) as stores, dask_compute(settings) as compute:
-        yield Bench(settings, stores, compute)
-
-
-def http_limits(settings: Settings) -> HttpLimits:
-    """Patience with file servers, from the settings."""
-    return HttpLimits(
-        timeout_s=settings.http_timeout_s,
-        connect_timeout_s=settings.http_connect_timeout_s,
-        retries=settings.http_retries,
-        retry_delay_s=settings.http_retry_delay_s,
-    )
+POLL_S = 0.5
+"""Between two looks whether another process has let go of a scene."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +67,7 @@ class SceneReport:
     problem: str | None
     warnings: tuple[str, ...]
     is_elsewhere: bool
-    """Another process is at this scene right now; its farms are counted there."""
+    """Another process is at this scene right now; nothing is known of its farms yet."""
 
 
 @task(cache_policy=NO_CACHE, persist_result=False, task_run_name="search {name}")
@@ -175,9 +111,9 @@ def is_worth_another_try(_task: Any, _run: Any, state: Any) -> bool:
     retry_jitter_factor=0.5,
     tags=["imagery"],
 )
-def observe_scene(bench: Bench, work: SceneWork) -> SceneReport:
+def observe_scene(bench: Bench, work: SceneWork, wait_s: float = 0) -> SceneReport:
     """Observe the farms of a scene and save what was found; raises while farms are left that could not be answered."""
-    return observe_and_save(bench, work)
+    return observe_and_save(bench, work, wait_s=wait_s)
 
 
 def scene_options(settings: Settings, work: SceneWork) -> dict[str, Any]:
@@ -189,14 +125,19 @@ def scene_options(settings: Settings, work: SceneWork) -> dict[str, Any]:
     }
 
 
-def observe_and_save(bench: Bench, work: SceneWork) -> SceneReport:
+def observe_and_save(bench: Bench, work: SceneWork, *, wait_s: float = 0) -> SceneReport:
     """Observe the farms of a scene that are not answered yet, save, publish, and note in the ledger how it came out.
+
+    Args:
+        bench: what the run shares.
+        work: the scene.
+        wait_s: how long to wait for another process that is at this scene; what it answered is not read again.
 
     Raises:
         SceneIncomplete: some farms could not be answered; what was found of the others is saved.
     """
     progress = bench.progress(work)
-    with work_lock(bench.stores.engine, work.pass_id, work.tile_set) as is_ours:
+    with _in_hand(bench, work, wait_s=wait_s) as is_ours:
         progress.is_elsewhere = not is_ours
         if not is_ours:
             log.info("scene is in another process's hands", scene=work.label)
@@ -213,13 +154,26 @@ def observe_and_save(bench: Bench, work: SceneWork) -> SceneReport:
     return report(bench, work)
 
 
+@contextlib.contextmanager
+def _in_hand(bench: Bench, work: SceneWork, *, wait_s: float) -> Iterator[bool]:
+    """Give True while no other process is at this scene, and False when one still is after the wait."""
+    deadline = time.monotonic() + wait_s
+    while True:
+        with work_lock(bench.stores.engine, work.pass_id, work.tile_set) as is_ours:
+            if is_ours or time.monotonic() >= deadline:
+                yield is_ours
+                return
+        time.sleep(POLL_S)
+
+
 def _answer(bench: Bench, work: SceneWork, progress: Progress) -> SceneAnswer:
     left = [farm_id for farm_id in work.farm_ids if farm_id not in progress.answered]
     policy = bench.settings.mask_policy.name
     with bench.stores.engine.begin() as connection:
         begin_work(connection, work, index=INDEX, mask_policy=policy)
         farms = farms_by_id(connection, left)
-    if not farms:  # deactivated or deleted since they were planned
+        farms = _not_answered_since(bench, connection, work, farms, progress)
+    if not farms:  # deactivated or deleted since they were planned, or answered by another process
         return SceneAnswer(observations=(), failures=())
     try:
         return observe(work, farms, method=bench.method, cache=bench.cache)
@@ -230,40 +184,77 @@ def _answer(bench: Bench, work: SceneWork, progress: Progress) -> SceneAnswer:
         return SceneAnswer(observations=(), failures=failures)
 
 
+def _not_answered_since(
+    bench: Bench, connection: Connection, work: SceneWork, farms: Sequence[Farm], progress: Progress
+) -> list[Farm]:
+    """Leave out farms that another process answered from these very scenes after they were planned here."""
+    policy = bench.settings.mask_policy.name
+    asked = [farm.id for farm in farms if not bench.is_again and (work.pass_id, farm.id) not in bench.asked_again]
+    found = observed_status(connection, work.pass_id, asked, inputs=work.inputs, index=INDEX, mask_policy=policy)
+    done = {farm.id: found[key] for farm in farms if (key := (farm.id, farm.boundary_version)) in found}
+    progress.answered.update(done)
+    return [farm for farm in farms if farm.id not in done]
+
+
 def _save(bench: Bench, work: SceneWork, progress: Progress, answer: SceneAnswer) -> None:
     """Store the answers and the state of the work in one transaction, then let readers see them."""
-    policy = bench.settings.mask_policy.name
+    after = Progress(
+        answered=progress.answered | {each.farm_id: each.status for each in answer.observations},
+        failures={failure.farm_id: failure for failure in answer.failures},
+    )
     with bench.stores.engine.begin() as connection:
         saved = save_observations(connection, answer.observations)
-        progress.answered.update((each.farm_id, each.status) for each in answer.observations)
-        progress.failures = {failure.farm_id: failure for failure in answer.failures}
-        progress.saved += saved.inserted + saved.replaced
-        progress.warnings = answer.warnings
-        counts = _counts(progress)
-        finish_work(
-            connection,
-            work,
-            index=INDEX,
-            mask_policy=policy,
-            observed=counts.pop(Status.OBSERVED, 0),
-            not_observed=counts,
-            failed_farm_ids=sorted(progress.failures),
-            problem=_problem(progress),
-            is_retryable=any(each.is_retryable for each in progress.failures.values()) if progress.failures else None,
-        )
+        _note_outcome(bench, connection, work, after)
+    # Only now: a transaction that failed has answered nobody, and the next try asks for these farms again.
+    progress.answered, progress.failures = after.answered, after.failures
+    progress.saved += saved.inserted + saved.replaced
+    progress.warnings = answer.warnings
     publish_farms(bench, saved.changed_farm_ids)
     log.info("scene observed", scene=work.label, **_counts(progress), failed=len(progress.failures))
+
+
+def _note_outcome(bench: Bench, connection: Connection, work: SceneWork, progress: Progress) -> None:
+    counts = _counts(progress)
+    failures = progress.failures.values()
+    finish_work(
+        connection,
+        work,
+        index=INDEX,
+        mask_policy=bench.settings.mask_policy.name,
+        observed=counts.pop(Status.OBSERVED, 0),
+        not_observed=counts,
+        failed_farm_ids=sorted(progress.failures),
+        problem=_problem(progress),
+        is_retryable=any(each.is_retryable for each in failures) if failures else None,
+    )
+
+
+def fail_unanswered(bench: Bench, work: SceneWork, *, problem: str) -> bool:
+    """Note the farms of a scene of which nothing is known as failed, also in the ledger; False when there are none."""
+    progress = bench.progress(work)
+    unanswered = set(work.farm_ids) - set(progress.answered) - set(progress.failures)
+    if not unanswered:
+        return False
+    progress.fail(unanswered, problem=problem)
+    if not progress.is_elsewhere:
+        try:
+            with bench.stores.engine.begin() as connection:
+                _note_outcome(bench, connection, work, progress)
+        except SQLAlchemyError as error:
+            log.error("failure not noted in the ledger", scene=work.label, error=str(error))
+    progress.is_elsewhere = False
+    return True
 
 
 def publish_farms(bench: Bench, farm_ids: Sequence[int]) -> None:
     """Bring the read models of these farms up to date in Redis; losing Redis costs speed, not an answer."""
     if not farm_ids:
         return
-    with bench.stores.engine.connect() as connection:
-        models = list(read_models(connection, farm_ids, mask_policy=bench.settings.mask_policy.name))
     try:
+        with bench.stores.engine.connect() as connection:
+            models = list(read_models(connection, farm_ids, mask_policy=bench.settings.mask_policy.name))
         publish(bench.stores.redis, models)
-    except redis.RedisError as error:
+    except (redis.RedisError, OperationalError) as error:
         log.warning("read models not published", farms=len(farm_ids), error=str(error))
 
 
@@ -282,7 +273,6 @@ def report(bench: Bench, work: SceneWork) -> SceneReport:
     """How the farms of a scene came out so far; farms nothing is known of count as failed."""
     progress = bench.progress(work)
     counts = _counts(progress)
-    answered = sum(counts.values())
     return SceneReport(
         tile_set=work.tile_set,
         day=work.day,
@@ -294,7 +284,7 @@ def report(bench: Bench, work: SceneWork) -> SceneReport:
         saved=progress.saved,
         problem=_problem(progress),
         warnings=progress.warnings,
-        is_elsewhere=progress.is_elsewhere and not answered,
+        is_elsewhere=progress.is_elsewhere,
     )
 
 

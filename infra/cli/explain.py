@@ -21,7 +21,7 @@ from models.ledger import known_scenes
 from models.observations import observation_of
 
 if TYPE_CHECKING:
-    from tasks.steps import Bench
+    from tasks.bench import Bench
 
 CLASS_NAMES = (
     "no data",
@@ -62,7 +62,7 @@ def explain(
     Exit code 0 when the stored and the new numbers are identical, 1 when not, 2 when there is nothing to explain.
     """
     # Loaded here: the raster libraries take a second, which `swath --help` need not wait for.
-    from tasks.steps import open_bench
+    from tasks.bench import open_bench
 
     day = parse_day(date, field="DATE")
     external_id = (parse_farms([farm], field="FARM") or [])[0]
@@ -115,17 +115,11 @@ def _again(bench: Bench, farm: Farm, day: dt.date, row: dict[str, Any], *, draw:
 
 def _work(bench: Bench, farm: Farm, day: dt.date, row: dict[str, Any]) -> SceneWork | None:
     """The unit of work that made this observation, from the scenes the ledger knows."""
-    from tasks.imagery.catalogs import catalogs_from
+    from tasks.bench import catalogs_of
     from tasks.imagery.passes import choose_catalog
     from tasks.plan import plan
 
-    settings = bench.settings
-    catalogs = catalogs_from(
-        settings.catalogs,
-        stac_url=settings.stac_url,
-        stac_collection=settings.stac_collection,
-        stac_profile=settings.stac_profile,
-    )
+    catalogs = catalogs_of(bench.settings)
     order = list(dict.fromkeys([row["catalog"], *(catalog.name for catalog in catalogs)]))
     with bench.stores.engine.connect() as connection:
         scenes = known_scenes(connection, day, day)

@@ -1,0 +1,104 @@
+"""What the steps of one run share: settings, connections, Dask, and how far each scene has come."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from importlib.metadata import version
+
+from infra.dask import Compute, dask_compute
+from infra.settings import Settings
+from infra.stores import Stores, open_stores
+from models.domain import FarmFailure, SceneWork, Status
+from models.errors import BadInput
+from tasks.imagery.catalogs import Catalog, catalogs_from
+from tasks.imagery.reader import HttpLimits
+from tasks.indices.footprints import FootprintCache
+from tasks.observe import Method
+
+SOFTWARE_VERSION = version("swath")
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far one scene has come in this run; a further try asks only for what is not answered."""
+
+    answered: dict[int, Status] = field(default_factory=dict)
+    failures: dict[int, FarmFailure] = field(default_factory=dict)
+    saved: int = 0
+    warnings: tuple[str, ...] = ()
+    is_elsewhere: bool = False
+
+    def fail(self, farm_ids: Iterable[int], *, problem: str) -> None:
+        """Note farms of which nothing else is known as failed."""
+        for farm_id in farm_ids:
+            self.failures[farm_id] = FarmFailure(farm_id=farm_id, problem=problem, is_retryable=False)
+
+
+class Bench:
+    """What the steps of one run share: settings, connections, Dask, footprints made so far, progress by scene.
+
+    Not a dataclass: Prefect walks through dataclasses among a task's arguments.
+    """
+
+    def __init__(self, settings: Settings, stores: Stores, compute: Compute, *, is_again: bool) -> None:
+        self.settings = settings
+        self.stores = stores
+        self.compute = compute
+        self.is_again = is_again
+        """Observe also what is answered already from the same scenes."""
+        self.asked_again: set[tuple[str, int]] = set()
+        """Passes and farms that an earlier run was to observe again and did not."""
+        self.cache = FootprintCache()
+        self._progress: dict[tuple[str, str], Progress] = {}
+
+    def progress(self, work: SceneWork) -> Progress:
+        """How far this scene has come."""
+        return self._progress.setdefault((work.pass_id, work.tile_set), Progress())
+
+    @property
+    def method(self) -> Method:
+        """How scenes are observed in this run."""
+        return Method(
+            policy=self.settings.mask_policy,
+            software_version=SOFTWARE_VERSION,
+            compute=self.compute,
+            inner_margin_m=self.settings.inner_margin_m,
+            min_inner_pixels=self.settings.min_inner_pixels,
+            http=http_limits(self.settings),
+        )
+
+
+@contextlib.contextmanager
+def open_bench(settings: Settings, *, is_again: bool = False) -> Iterator[Bench]:
+    """Open the stores and Dask for one run."""
+    with open_stores(settings) as stores, dask_compute(settings) as compute:
+        yield Bench(settings, stores, compute, is_again=is_again)
+
+
+def catalogs_of(settings: Settings) -> tuple[Catalog, ...]:
+    """The catalogs to ask, in order of preference.
+
+    Raises:
+        BadInput: naming the variable that cannot be used.
+    """
+    try:
+        return catalogs_from(
+            settings.catalogs,
+            stac_url=settings.stac_url,
+            stac_collection=settings.stac_collection,
+            stac_profile=settings.stac_profile,
+        )
+    except BadInput as error:
+        raise BadInput(f"SWATH_{error.field.upper()}", error.problem, allowed=error.allowed) from None
+
+
+def http_limits(settings: Settings) -> HttpLimits:
+    """Patience with file servers, from the settings."""
+    return HttpLimits(
+        timeout_s=settings.http_timeout_s,
+        connect_timeout_s=settings.http_connect_timeout_s,
+        retries=settings.http_retries,
+        retry_delay_s=settings.http_retry_delay_s,
+    )
