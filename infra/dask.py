@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import dask
+import dask.threaded
 
 from infra.settings import Settings
 from models.errors import ServerTrouble
@@ -45,4 +46,5 @@ def dask_compute(settings: Settings) -> Iterator[Compute]:
 def threaded_compute(threads: int) -> Iterator[Compute]:
     """Run delayed values in threads of this process; scenes that run at the same time share them."""
     with ThreadPoolExecutor(threads, thread_name_prefix="read") as pool:
-        yield lambda tasks: dask.compute(*tasks, scheduler="threads", pool=pool)
+        # The function, not its name: given a name, Dask imports all of `distributed` to see whether a client is open.
+        yield lambda tasks: dask.compute(*tasks, scheduler=dask.threaded.get, pool=pool)

@@ -7,7 +7,7 @@ one pass (split datastrips, or the tiles under one very large farm) are complete
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import dask.array as da
@@ -29,7 +29,7 @@ from models.domain import (
     Status,
 )
 from tasks.imagery.evidence import settle_rescale
-from tasks.imagery.pixels import Compute, gather, place_on
+from tasks.imagery.pixels import Compute, Places, gather, place_on
 from tasks.imagery.reader import CELL, HttpLimits, Unread, decode, encode, wanted_cells
 from tasks.imagery.stack import CHUNK, stack
 from tasks.indices.clear_sky import CLASS_COUNT, is_clear_class, near_cloud
@@ -38,7 +38,7 @@ from tasks.indices.ndvi import ndvi, reflectance
 from tasks.indices.statistics import zonal_statistics
 
 INDEX = "ndvi"
-Places = npt.NDArray[np.intp]
+FARMS_AT_ONCE = 512
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,7 +146,7 @@ def _look(
 ) -> None:
     """Read one piece where pixels are still open, and settle those it can tell about."""
     top, left = lattice.origin(scene.red.grid)
-    rows, cols = footprints.rows.astype(np.intp) - top, footprints.cols.astype(np.intp) - left
+    rows, cols = footprints.rows - top, footprints.cols - left
     height, width = scene.red.grid.shape
     here = np.flatnonzero(todo & (rows >= 0) & (rows < height) & (cols >= 0) & (cols < width))
     seen.is_on_grid[here] = True
@@ -251,33 +251,46 @@ def _answers(
     """Turn pixels into one answer a farm."""
     pixel_area_ha = work.scenes[0].red.grid.resolution_m ** 2 / 10_000
     area_px = _areas_px(footprints)
-    index, is_clipped = ndvi(seen.red, seen.nir)
-    counts = np.flatnonzero(seen.is_present & ~np.isnan(index))
-    statistics = zonal_statistics(
-        index[counts],
-        footprints.coverage[counts],
-        is_inner=footprints.is_inner[counts],
-        is_clipped=is_clipped[counts],
-        offsets=np.searchsorted(counts, footprints.offsets),
-        pixel_area_ha=pixel_area_ha,
-    )
-    by_class = _class_counts(seen.classes, footprints.offsets)
+    lost = set((np.searchsorted(footprints.offsets, np.flatnonzero(seen.unread), side="right") - 1).tolist())
+    numbers = _numbers_of_farms(footprints, seen, pixel_area_ha)
+    facts = _Facts(work, scenes, method)
     observations, failures = [], []
-    for number, farm in enumerate(farms):
+    for number, (farm, (found, classes)) in enumerate(zip(farms, numbers, strict=True)):
         own = slice(footprints.offsets[number], footprints.offsets[number + 1])
-        if seen.unread[own].any():
+        if number in lost:
             failures.append(_failure(farm, seen.unread[own]))
             continue
-        found = statistics[number]
         status = Status.OBSERVED if found else _why_not(farm, scenes, seen, own)
-        used = [scenes[piece] for piece in np.unique(seen.piece[own]).tolist() if piece >= 0] or list(scenes)
+        pieces = tuple(np.unique(seen.piece[own]).tolist()) if len(scenes) > 1 else (0,)
         area_ha = float(area_px[number] * pixel_area_ha)
         observations.append(
-            _observation(
-                work, farm, used, status=status, found=found, area_ha=area_ha, classes=by_class[number], method=method
-            )
+            facts.observation(farm, pieces, status=status, found=found, area_ha=area_ha, classes=classes)
         )
     return observations, failures
+
+
+def _numbers_of_farms(
+    footprints: Footprints, seen: Seen, pixel_area_ha: float
+) -> Iterator[tuple[Statistics | None, tuple[int, ...]]]:
+    """Statistics and pixels by scene class of each farm, worked out for some farms at a time.
+
+    The arrays of a few hundred farms stay in the processor's cache; those of ten thousand take half a gigabyte.
+    """
+    for first in range(0, len(footprints.offsets) - 1, FARMS_AT_ONCE):
+        offsets = footprints.offsets[first : first + FARMS_AT_ONCE + 1]
+        part = slice(offsets[0], offsets[-1])
+        offsets = offsets - offsets[0]
+        index, is_clipped = ndvi(seen.red[part], seen.nir[part])
+        counts = np.flatnonzero(seen.is_present[part] & ~np.isnan(index))
+        statistics = zonal_statistics(
+            index[counts],
+            footprints.coverage[part][counts],
+            is_inner=footprints.is_inner[part][counts],
+            is_clipped=is_clipped[counts],
+            offsets=np.searchsorted(counts, offsets),
+            pixel_area_ha=pixel_area_ha,
+        )
+        yield from zip(statistics, _class_counts(seen.classes[part], offsets), strict=True)
 
 
 def _areas_px(footprints: Footprints) -> npt.NDArray[np.float64]:
@@ -289,43 +302,67 @@ def _areas_px(footprints: Footprints) -> npt.NDArray[np.float64]:
     return areas
 
 
-def _observation(
-    work: SceneWork,
-    farm: Farm,
-    used: Sequence[Scene],
-    *,
-    status: Status,
-    found: Statistics | None,
-    area_ha: float,
-    classes: tuple[int, ...],
-    method: Method,
-) -> Observation:
-    rule = None
-    headline = None
-    if found is not None:
-        is_inner = found.inner_mean is not None and found.inner_pixel_count >= method.min_inner_pixels
-        rule, headline = (Rule.INNER, found.inner_mean) if is_inner else (Rule.WEIGHTED, found.mean)
-    return Observation(
-        farm_id=farm.id,
-        boundary_version=farm.boundary_version,
-        pass_id=work.pass_id,
-        acquired_at=work.acquired_at,
-        day=work.day,
-        index=INDEX,
-        mask_policy=method.policy.name,
-        status=status,
-        ndvi=headline,
-        rule=rule,
-        clear_fraction=min(1.0, found.clear_area_ha / area_ha) if found else 0.0,
-        statistics=found,
-        class_counts=classes,
-        item_ids=tuple(scene.item_id for scene in used),
-        processing_baseline="+".join(_once(scene.processing_baseline for scene in used)) or None,
-        catalog=used[0].catalog,
-        rescale_rule=" | ".join(_once(scene.rescale.rule for scene in used)),
-        inputs=work.inputs,
-        software_version=method.software_version,
-    )
+class _Facts:
+    """What the observations of one piece of work have in common, worked out once."""
+
+    def __init__(self, work: SceneWork, scenes: Sequence[Scene], method: Method) -> None:
+        self._work = work
+        self._scenes = scenes
+        self._method = method
+        self._policy = method.policy.name
+        self._inputs = work.inputs
+        self._sources: dict[tuple[int, ...], tuple[tuple[str, ...], str | None, str, str]] = {}
+
+    def observation(
+        self,
+        farm: Farm,
+        pieces: tuple[int, ...],
+        *,
+        status: Status,
+        found: Statistics | None,
+        area_ha: float,
+        classes: tuple[int, ...],
+    ) -> Observation:
+        """The answer for one farm; `pieces` that told of its pixels, -1 for none."""
+        rule = None
+        headline = None
+        if found is not None:
+            is_inner = found.inner_mean is not None and found.inner_pixel_count >= self._method.min_inner_pixels
+            rule, headline = (Rule.INNER, found.inner_mean) if is_inner else (Rule.WEIGHTED, found.mean)
+        if pieces not in self._sources:
+            self._sources[pieces] = self._source(pieces)
+        item_ids, processing_baseline, catalog, rescale_rule = self._sources[pieces]
+        return Observation(
+            farm_id=farm.id,
+            boundary_version=farm.boundary_version,
+            pass_id=self._work.pass_id,
+            acquired_at=self._work.acquired_at,
+            day=self._work.day,
+            index=INDEX,
+            mask_policy=self._policy,
+            status=status,
+            ndvi=headline,
+            rule=rule,
+            clear_fraction=min(1.0, found.clear_area_ha / area_ha) if found else 0.0,
+            statistics=found,
+            class_counts=classes,
+            item_ids=item_ids,
+            processing_baseline=processing_baseline,
+            catalog=catalog,
+            rescale_rule=rescale_rule,
+            inputs=self._inputs,
+            software_version=self._method.software_version,
+        )
+
+    def _source(self, pieces: tuple[int, ...]) -> tuple[tuple[str, ...], str | None, str, str]:
+        """Item ids, processing baseline, catalog and rescale rule of the pieces; of all pieces when none told."""
+        used = [self._scenes[piece] for piece in pieces if piece >= 0] or list(self._scenes)
+        return (
+            tuple(scene.item_id for scene in used),
+            "+".join(_once(scene.processing_baseline for scene in used)) or None,
+            used[0].catalog,
+            " | ".join(_once(scene.rescale.rule for scene in used)),
+        )
 
 
 def _once(values: Iterable[str | None]) -> list[str]:

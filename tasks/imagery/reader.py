@@ -126,7 +126,7 @@ def use_gdal_options(limits: HttpLimits) -> None:
 
 
 def wanted_cells(
-    rows: npt.NDArray[np.intp], cols: npt.NDArray[np.intp], shape: tuple[int, int]
+    rows: npt.NDArray[np.integer[Any]], cols: npt.NDArray[np.integer[Any]], shape: tuple[int, int]
 ) -> npt.NDArray[np.bool_]:
     """Mark the cells of `CELL` x `CELL` pixels of a grid that hold any of the given pixels.
 
@@ -137,9 +137,10 @@ def wanted_cells(
     Returns:
         (cell rows, cell columns) of bool.
     """
-    cells = np.zeros((-(-shape[0] // CELL), -(-shape[1] // CELL)), dtype=np.bool_)
-    cells[rows // CELL, cols // CELL] = True
-    return cells
+    height, width = -(-shape[0] // CELL), -(-shape[1] // CELL)
+    cells = np.zeros(height * width, dtype=np.bool_)
+    cells[rows // CELL * width + cols // CELL] = True
+    return cells.reshape(height, width)
 
 
 _attempts = itertools.count(1)

@@ -38,7 +38,7 @@ def stack(
 
     Returns:
         Lazy, dims (time: 1, band, y, x), digital numbers as uint16 (uint8 for scene classes): 0 is nodata or not
-        wanted; what could not be read is marked, see `reader.decode`. All bands of a place are one chunk.
+        wanted; what could not be read is marked, see `reader.decode`. Each band of a place is a chunk.
         Coordinates are indices; the grid says where they lie.
     """
     dtype = np.dtype(np.uint8 if set(bands) == {"scl"} else np.uint16)
@@ -51,7 +51,7 @@ def stack(
         resolution=grid.resolution_m,
         bounds=grid.bounds,
         snap_bounds=False,
-        chunksize=(1, len(bands), *chunk),
+        chunksize=(1, 1, *chunk),
         dtype=dtype,
         fill_value=dtype.type(0),
         rescale=False,  # scale and offset are ours to decide, scene by scene

@@ -90,15 +90,18 @@ class FootprintCache:
     """Footprints made once per boundary, lattice and margin, bounded by the number of pixels kept."""
 
     def __init__(self, max_pixels: int = 20_000_000) -> None:
-        self._kept: OrderedDict[tuple[int, int, Lattice, float], Footprint] = OrderedDict()
+        self._kept: OrderedDict[tuple[int, int, int], Footprint] = OrderedDict()
+        self._ways: dict[tuple[Lattice, float], int] = {}
         self._pixels = 0
         self._max_pixels = max_pixels
         self._lock = threading.Lock()  # scenes of one run share the cache
 
     def footprints(self, farms: Sequence[Farm], lattice: Lattice, *, inner_margin_m: float) -> Footprints:
         """Footprints of the farms on the lattice, in the order of the farms."""
-        keys = [(farm.id, farm.boundary_version, lattice, inner_margin_m) for farm in farms]
         with self._lock:
+            # a number for lattice and margin: ten thousand keys of plain numbers are quick to look up
+            way = self._ways.setdefault((lattice, inner_margin_m), len(self._ways))
+            keys = [(farm.id, farm.boundary_version, way) for farm in farms]
             found = {key: footprint for key in keys if (footprint := self._kept.get(key)) is not None}
         missing = {key: farm for farm, key in zip(farms, keys, strict=True) if key not in found}
         if missing:
@@ -108,7 +111,7 @@ class FootprintCache:
             self._keep(dict(zip(missing, made, strict=True)))
         return Footprints.join([found[key] for key in keys])
 
-    def _keep(self, made: dict[tuple[int, int, Lattice, float], Footprint]) -> None:
+    def _keep(self, made: dict[tuple[int, int, int], Footprint]) -> None:
         with self._lock:
             for key, footprint in made.items():
                 self._pixels += len(footprint.rows) if key not in self._kept else 0
