@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from redis import Redis
 
 from infra.local.home import temporary_home
@@ -26,6 +27,9 @@ def pytest_configure() -> None:
     """Start from the same environment everywhere: the settings of whoever runs the tests do not count."""
     for name in [name for name in os.environ if name.startswith(("SWATH_", "PREFECT_", "PG", "GDAL_"))]:
         del os.environ[name]
+    # How long one example takes is for benchmarks: tests run side by side on few cores.
+    settings.register_profile("swath", deadline=None)
+    settings.load_profile("swath")
     os.environ |= closed_network() | {"PREFECT_HOME": str(_PREFECT_HOME), "DO_NOT_TRACK": "1"}
 
 
