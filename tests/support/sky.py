@@ -23,6 +23,7 @@ import rasterio.transform
 import shapely
 from affine import Affine
 from exactextract import exact_extract
+from exactextract.raster import NumPyRasterSource
 from pyproj import Transformer
 from rasterio.shutil import copy as raster_copy
 from shapely.geometry.base import BaseGeometry
@@ -341,8 +342,8 @@ TRUE_STATISTICS = (
 
 def true_statistics(
     index: npt.NDArray[np.float64], area: Grid, farms: Sequence[Farm], *, folder: Path
-) -> list[dict[str, float]]:
-    """What exactextract finds for each farm on the masked NDVI, written to a file first."""
+) -> list[dict[str, Any]]:
+    """What exactextract finds for each farm on the masked NDVI, written to a file first, and of its pixels at all."""
     path = folder / f"truth-{uuid.uuid4().hex}.tif"
     shape = {
         "count": 1,
@@ -356,9 +357,15 @@ def true_statistics(
     drawn = [json.loads(shapely.to_geojson(in_metres(farm.boundary, area.epsg))) for farm in farms]
     features = [{"type": "Feature", "properties": {}, "geometry": geometry} for geometry in drawn]
     with rasterio.open(path) as file:
-        found = exact_extract(file, features, [*TRUE_STATISTICS, "values", "coverage"])
+        found = exact_extract(file, features, [*TRUE_STATISTICS, "values"])
     path.unlink()
-    return [feature["properties"] for feature in found]
+    left, bottom, right, top = area.bounds
+    everywhere = NumPyRasterSource(np.broadcast_to(np.uint8(0), area.shape), left, bottom, right, top)
+    whole = exact_extract(everywhere, features, ["count", "coverage"])
+    return [
+        one["properties"] | {"area_px": other["properties"]["count"], "touched": len(other["properties"]["coverage"])}
+        for one, other in zip(found, whole, strict=True)
+    ]
 
 
 def assert_agrees(observation: Observation, true: dict[str, Any]) -> None:
@@ -377,8 +384,7 @@ def assert_agrees(observation: Observation, true: dict[str, Any]) -> None:
     names = ("quantile_10", "quantile_25", "median", "quantile_75", "quantile_90")
     assert quantiles == pytest.approx([true[name] for name in names], abs=1e-4)
     assert found.clear_area_ha == pytest.approx(true["count"] / 100, rel=1e-6)
-    counts = ~np.isnan(np.asarray(true["values"], float))
-    assert found.pixel_count == counts.sum()
+    assert found.pixel_count == len(true["values"])
     assert sum(found.histogram) == pytest.approx(true["count"], rel=1e-6)
     assert_ordered(observation)
 
