@@ -268,6 +268,7 @@ def _submit(
 
 def _report(bench: Bench, work: SceneWork, future: PrefectFuture[SceneReport], *, is_last_try: bool) -> SceneReport:
     """What came of a scene; an error that nobody foresaw counts for every farm that has no answer."""
+    future.wait()  # asked for its state before, it reads what Prefect's server has recorded so far
     state = future.state
     problem = None
     if not state.is_completed():

@@ -168,13 +168,11 @@ def _in_hand(bench: Bench, work: SceneWork, *, wait_s: float) -> Iterator[bool]:
 
 def _answer(bench: Bench, work: SceneWork, progress: Progress) -> SceneAnswer:
     left = [farm_id for farm_id in work.farm_ids if farm_id not in progress.answered]
-    policy = bench.settings.mask_policy.name
     with bench.stores.engine.begin() as connection:
-        begin_work(connection, work, index=INDEX, mask_policy=policy)
-        farms = farms_by_id(connection, left)
-        farms = _not_answered_since(bench, connection, work, farms, progress)
-    if not farms:  # deactivated or deleted since they were planned, or answered by another process
-        return SceneAnswer(observations=(), failures=())
+        farms = _not_answered_since(bench, connection, work, farms_by_id(connection, left), progress)
+        if not farms:  # deactivated or deleted since they were planned, or answered by another process
+            return SceneAnswer(observations=(), failures=())
+        begin_work(connection, work, index=INDEX, mask_policy=bench.settings.mask_policy.name)
     try:
         return observe(work, farms, method=bench.method, cache=bench.cache)
     except UpstreamError as error:

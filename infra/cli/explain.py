@@ -134,12 +134,14 @@ def _differences(row: dict[str, Any], again: Observation) -> tuple[str, ...]:
     return tuple(f"{name}: stored {row[name]}, now {value}" for name, value in now.items() if row[name] != value)
 
 
-def _picture(bench: Bench, work: SceneWork, farm: Farm) -> bytes:
+def _picture(bench: Bench, work: SceneWork, farm: Farm) -> bytes | None:
     from tasks.indices.footprints import Lattice, project
     from tasks.observe import see
     from tasks.picture import draw_pixels
 
     scenes, footprints, seen = see(work, [farm], method=bench.method, cache=bench.cache)
+    if not len(footprints.rows):  # a boundary that collapses on the lattice
+        return None
     lattice = Lattice.of(scenes[0].red.grid)
     [boundary] = project([farm.boundary], lattice.epsg)
     return draw_pixels(footprints, seen, boundary=boundary, lattice=lattice)
