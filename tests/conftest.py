@@ -100,11 +100,16 @@ def redis_url(valkey_server: ValkeyServer) -> str:
 @pytest.fixture(scope="session")
 def prefect_api(server_home: Path, postgres_server: PostgresServer) -> Iterator[PrefectServer]:
     """A running Prefect API server, which flows of this process and its children use from here on."""
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
     from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
     with local_prefect(postgres_server.url, server_home, services=False) as server:
         os.environ |= server.environment
         with temporary_settings({PREFECT_API_URL: server.api_url, PREFECT_API_AUTH_STRING: server.auth}):
             yield server
+            # While there is a server to take it; else Prefect's client tries for a minute when the process ends.
+            EventsWorker.drain_all(timeout=10)
+            APILogWorker.drain_all(timeout=10)
         for name in server.environment:
             del os.environ[name]
