@@ -148,19 +148,20 @@ def _look(
     top, left = lattice.origin(scene.red.grid)
     rows, cols = footprints.rows - top, footprints.cols - left
     height, width = scene.red.grid.shape
-    here = np.flatnonzero(todo & (rows >= 0) & (rows < height) & (cols >= 0) & (cols < width))
-    seen.is_on_grid[here] = True
+    is_here = todo & (rows >= 0) & (rows < height) & (cols >= 0) & (cols < width)
+    seen.is_on_grid |= is_here
+    here = _places(is_here)
     classes, is_hidden = _classes(scene, rows[here], cols[here], method)
-    known = classes != 0
-    here, classes, is_hidden = here[known], classes[known], is_hidden[known]
-    lost = classes < 0
-    seen.unread[here[lost]] = classes[lost]
-    seen.classes[here] = np.where(lost, 0, classes)
-    seen.piece[here] = number
-    seen.is_hidden[here] = is_hidden & ~lost
-    todo[here[lost | is_hidden]] = False
+    known, lost = classes != 0, classes < 0
+    seen.unread[here] = np.where(lost, classes, seen.unread[here])
+    seen.classes[here] = np.where(known, np.maximum(classes, 0), seen.classes[here])
+    seen.piece[here] = np.where(known, number, seen.piece[here])
+    seen.is_hidden[here] = np.where(known, is_hidden & ~lost, seen.is_hidden[here])
+    todo[here] &= ~lost & ~(known & is_hidden)
 
-    clear = here[~lost & ~is_hidden]
+    is_clear = np.zeros(len(todo), np.bool_)
+    is_clear[here] = known & ~lost & ~is_hidden
+    clear = np.flatnonzero(is_clear)
     red, nir = _numbers(scene, rows[clear], cols[clear], method)
     lost = (red < 0) | (nir < 0)
     seen.unread[clear[lost]] = np.minimum(red, nir)[lost]
@@ -172,6 +173,11 @@ def _look(
     todo[clear[lost | present]] = False
 
 
+def _places(flags: npt.NDArray[np.bool_]) -> slice | npt.NDArray[np.intp]:
+    """Where the flags are True: all, as it mostly is, costs no list of millions of places and no copies by it."""
+    return slice(None) if flags.all() else np.flatnonzero(flags)
+
+
 def _classes(
     scene: Scene, rows: Places, cols: Places, method: Method
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_]]:
@@ -179,7 +185,7 @@ def _classes(
     grid = scene.scl.grid
     scl_rows, scl_cols = place_on(rows, cols, of=_corner(scene.red.grid), to=_corner(grid))
     found = np.zeros(len(rows), np.int32)
-    inside = np.flatnonzero((scl_rows >= 0) & (scl_rows < grid.height) & (scl_cols >= 0) & (scl_cols < grid.width))
+    inside = _places((scl_rows >= 0) & (scl_rows < grid.height) & (scl_cols >= 0) & (scl_cols < grid.width))
     places = scl_rows[inside], scl_cols[inside]
     near = np.zeros(len(rows), np.bool_)
     wanted = wanted_cells(*places, grid.shape)

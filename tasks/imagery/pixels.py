@@ -33,10 +33,11 @@ def gather(array: da.Array, rows: Places, cols: Places, *, compute: Compute) -> 
     found = np.zeros((array.shape[0], len(rows)), dtype=np.int32)
     if len(rows) == 0:
         return found
-    (down, tops), (right, lefts) = _chunk_table(array.chunks[1]), _chunk_table(array.chunks[2])
-    number = down[rows] * np.uint32(len(lefts)) + right[cols]
     # numpy sorts 16 bits by counting, ten times as fast as wider numbers
-    order = np.argsort(number.astype(np.min_scalar_type(len(tops) * len(lefts))), kind="stable")
+    dtype = np.min_scalar_type(array.numblocks[1] * array.numblocks[2])
+    (down, tops), (right, lefts) = (_chunk_table(chunks, dtype) for chunks in array.chunks[1:])
+    number = down[rows] * dtype.type(len(lefts)) + right[cols]
+    order = np.argsort(number, kind="stable")
     groups = np.split(order, np.flatnonzero(np.diff(number[order])) + 1)
     blocks = array.to_delayed(optimize_graph=True)
     pick = dask.delayed(_pick, pure=False)
@@ -54,9 +55,9 @@ def gather(array: da.Array, rows: Places, cols: Places, *, compute: Compute) -> 
     return found
 
 
-def _chunk_table(chunks: tuple[int, ...]) -> tuple[npt.NDArray[np.uint32], list[int]]:
+def _chunk_table(chunks: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[npt.NDArray[Any], list[int]]:
     """Which chunk each row or column lies in, and where each chunk begins."""
-    return np.repeat(np.arange(len(chunks), dtype=np.uint32), chunks), [0, *np.cumsum(chunks[:-1]).tolist()]
+    return np.repeat(np.arange(len(chunks), dtype=dtype), chunks), [0, *np.cumsum(chunks[:-1]).tolist()]
 
 
 def _pick(block: npt.NDArray[Any], rows: Places, cols: Places) -> npt.NDArray[np.int32]:
