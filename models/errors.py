@@ -6,6 +6,8 @@ person do about it (the message). Cloud, nodata and "outside the scene" are answ
 
 from __future__ import annotations
 
+import datetime as dt
+
 
 class SwathError(Exception):
     """Something went wrong that a caller can act on; the message says what, where, and what to do."""
@@ -55,6 +57,14 @@ class UpstreamMissing(UpstreamError):
 
 class UpstreamRejected(UpstreamError):
     """The service refused the request (other 4xx): asking again the same way cannot help."""
+
+
+class UpstreamExhausted(UpstreamError):
+    """The service's allowance is used up. Asking again before `until` cannot help, so waiting is the caller's choice."""
+
+    def __init__(self, source: str, problem: str, *, until: dt.datetime, url: str | None = None) -> None:
+        super().__init__(source, f"{problem}; may go on at {until:%Y-%m-%d %H:%M} UTC", url=url)
+        self.until = until
 
 
 class UpstreamUnreadable(UpstreamError):

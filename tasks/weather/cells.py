@@ -1,0 +1,103 @@
+"""Which cell of a source's grid a point lies in.
+
+Cells are centred on whole multiples of the grid's step and own their western and southern edges, not the eastern and
+northern ones; longitude wraps at the antimeridian. At a pole every meridian meets, so the row of cells around it is one
+single cell, centred on the pole. Arithmetic is exact on
+the decimal digits of the coordinates: 0.05 is on an edge although no binary fraction is 0.05.
+
+NASA POWER's meteorology lies on the MERRA-2 grid, 0.5 degree of latitude by 0.625 of longitude. Its radiation and cloud
+come on 1 x 1 degree. We ask once for each MERRA-2 cell, at its centre, and take the radiation that the service gives
+there: all farms of a cell share it, and it is never farther from them than its own resolution.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from fractions import Fraction
+
+from models.errors import BadInput
+from models.weather import Cell, Source
+
+OPEN_METEO_STEP_DEGREES = 0.1
+_POWER_LATITUDE_STEP = Fraction(1, 2)
+_POWER_LONGITUDE_STEP = Fraction(5, 8)
+_FINEST_STEP = Fraction(1, 100)
+_COARSEST_STEP = Fraction(5)
+
+
+def open_meteo_cell(longitude: float, latitude: float, *, step_degrees: float = OPEN_METEO_STEP_DEGREES) -> Cell:
+    """The cell in which Open-Meteo is asked for a point.
+
+    Args:
+        longitude: Degrees east, in [-180, 180].
+        latitude: Degrees north, in [-90, 90].
+        step_degrees: Side of a cell, from 0.01 to 5; 90 degrees must be a whole number of steps.
+
+    Raises:
+        BadInput: a coordinate out of range or no number, or a step that does not divide the globe.
+    """
+    step = _exact("step_degrees", step_degrees)
+    if not _FINEST_STEP <= step <= _COARSEST_STEP or (90 / step).denominator != 1:
+        raise BadInput("step_degrees", f"{step_degrees} does not divide the globe", allowed="0.01 to 5, dividing 90")
+    row, column = _row(latitude, step), _column(longitude, step)
+    if abs(row) == 90 / step:
+        column = 0
+    return Cell(
+        source=Source.OPEN_METEO,
+        key=f"om-{step_degrees:g}:{row}:{column}",
+        latitude=float(row * step),
+        longitude=float(column * step),
+    )
+
+
+def nasa_power_cell(longitude: float, latitude: float) -> Cell:
+    """The MERRA-2 cell in which NASA POWER is asked for a point.
+
+    Rows count from 0 at the South Pole to 360 at the North Pole, columns from 0 at 180 degrees west to 575.
+
+    Args:
+        longitude: Degrees east, in [-180, 180].
+        latitude: Degrees north, in [-90, 90].
+
+    Raises:
+        BadInput: a coordinate out of range or no number.
+    """
+    row = _row(latitude, _POWER_LATITUDE_STEP) + 180
+    column = _column(longitude, _POWER_LONGITUDE_STEP) + 288
+    if row in (0, 360):
+        column = 288
+    return Cell(
+        source=Source.NASA_POWER,
+        key=f"power:{row}:{column}",
+        latitude=float(row * _POWER_LATITUDE_STEP - 90),
+        longitude=float(column * _POWER_LONGITUDE_STEP - 180),
+    )
+
+
+def distinct(cells: Iterable[Cell]) -> tuple[Cell, ...]:
+    """Each cell once, in the order of their keys, however many farms named it."""
+    by_key = {cell.key: cell for cell in cells}
+    return tuple(by_key[key] for key in sorted(by_key))
+
+
+def _row(latitude: float, step: Fraction) -> int:
+    exact = _exact("latitude", latitude)
+    if not -90 <= exact <= 90:
+        raise BadInput("latitude", f"{latitude} is not on the globe", allowed="-90 to 90")
+    return (2 * exact + step) // (2 * step)
+
+
+def _column(longitude: float, step: Fraction) -> int:
+    exact = _exact("longitude", longitude)
+    if not -180 <= exact <= 180:
+        raise BadInput("longitude", f"{longitude} is not on the globe", allowed="-180 to 180")
+    half_turn = int(180 / step)
+    column = (2 * exact + step) // (2 * step)
+    return (column + half_turn) % (2 * half_turn) - half_turn
+
+
+def _exact(field: str, value: float) -> Fraction:
+    if not math.isfinite(value):
+        raise BadInput(field, f"{value} is not a number")
+    return Fraction(repr(float(value)))
