@@ -14,7 +14,7 @@ from sqlalchemy.exc import ArgumentError, OperationalError, ProgrammingError
 from models.errors import BadInput, ServerTrouble
 from models.revision import lock_revisions
 
-HEAD = "0001"
+HEAD = "0002"
 """Newest step in `models/migrations`; a test keeps it true. Named here so that being up to date needs no Alembic."""
 
 VERSION_TABLE = "swath_schema_version"
@@ -87,47 +87,55 @@ def _take_missing_steps(engine: Engine) -> None:
             ) from error
 
 
-def ensure_partitions(connection: Connection, first: dt.date, last: dt.date) -> None:
-    """Make the yearly partitions of `observations` for acquisitions from `first` to `last`, UTC days, both included.
+FIRST_YEARS = {"observations": 1972, "weather_daily": 1940, "weather_hourly": 1940}
+"""Tables partitioned by year, and the first year that may be in them: of Landsat, and of the ERA5 reanalysis."""
 
-    Costs one small query when they are there. Otherwise it waits for writers of farms and observations, and they for
-    it, until the caller's transaction ends; readers are never kept waiting.
+
+def ensure_partitions(connection: Connection, first: dt.date, last: dt.date, *, table: str = "observations") -> None:
+    """Make the yearly partitions of a table for rows from `first` to `last`, UTC days, both included.
+
+    Costs one small query when they are there. Otherwise it waits for writers of whatever carries a revision, and
+    they for it, until the caller's transaction ends; readers are never kept waiting.
 
     Raises:
-        ValueError: `last` is before `first`, or the years are not ones of a satellite.
+        ValueError: `last` is before `first`, the years are out of reason, or the table has no partitions.
     """
-    years = _years(first, last)
-    if not _missing(connection, years):
+    if table not in FIRST_YEARS:
+        raise ValueError(f"{table} has no partitions")
+    years = _years(first, last, earliest=FIRST_YEARS[table])
+    if not _missing(connection, table, years):
         return
-    # Its foreign key makes a new partition lock `farms`, whose writers hold this lock first: the same order for all.
+    # A foreign key makes a new partition of observations lock `farms`, whose writers hold this lock first: the same
+    # order for all.
     lock_revisions(connection)
-    for year in _missing(connection, years):
-        name = f"observations_{year}"
+    for year in _missing(connection, table, years):
+        name = f"{table}_{year}"
         # CREATE ... PARTITION OF would stop all readers; attaching stops none. No default partition, either: every
         # later attach would have to search it.
-        connection.execute(text(f"CREATE TABLE {name} (LIKE observations INCLUDING ALL)"))
+        connection.execute(text(f"CREATE TABLE {name} (LIKE {table} INCLUDING ALL)"))
         connection.execute(
             text(
-                f"ALTER TABLE observations ATTACH PARTITION {name} "
+                f"ALTER TABLE {table} ATTACH PARTITION {name} "
                 f"FOR VALUES FROM ('{year}-01-01 00:00:00+00') TO ('{year + 1}-01-01 00:00:00+00')"
             )
         )
 
 
-def _years(first: dt.date, last: dt.date) -> list[int]:
+def _years(first: dt.date, last: dt.date, *, earliest: int) -> list[int]:
     years = list(range(first.year, last.year + 1))
-    if last < first or years[0] < 1972 or years[-1] > 2100:
-        raise ValueError(f"no partitions for {first} to {last}: days in order from 1972 to 2100 are expected")
+    if last < first or years[0] < earliest or years[-1] > 2100:
+        raise ValueError(f"no partitions for {first} to {last}: days in order from {earliest} to 2100 are expected")
     return years
 
 
-def _missing(connection: Connection, years: list[int]) -> list[int]:
+def _missing(connection: Connection, table: str, years: list[int]) -> list[int]:
     # Not `to_regclass`: it may answer from a cache that does not yet know what was committed while we waited.
     found = connection.execute(
         text(
             "SELECT c.relname FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid "
-            "WHERE i.inhparent = CAST('observations' AS regclass)"
-        )
+            "WHERE i.inhparent = CAST(:table AS regclass)"
+        ),
+        {"table": table},
     )
     there = set(found.scalars())
-    return [year for year in years if f"observations_{year}" not in there]
+    return [year for year in years if f"{table}_{year}" not in there]

@@ -25,6 +25,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, REAL, UUID
 
+from models.weather import DAILY_VARIABLES, HOURLY_VARIABLES
+
 metadata = MetaData(
     naming_convention={
         "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -162,4 +164,88 @@ observations = Table(
     Index(None, "revision"),
     Index(None, "farm_id", "revision"),
     postgresql_partition_by="RANGE (acquired_at)",
+)
+
+weather_cells = Table(
+    "weather_cells",
+    metadata,
+    Column("id", Integer, Identity(), primary_key=True),
+    Column("key", Text, nullable=False, unique=True),
+    Column("source", Text, nullable=False),
+    Column("latitude", Double, nullable=False),
+    Column("longitude", Double, nullable=False),
+    CheckConstraint("latitude BETWEEN -90 AND 90", name="latitude_in_range"),
+    CheckConstraint("longitude >= -180 AND longitude < 180", name="longitude_in_range"),
+)
+
+farm_cells = Table(
+    "farm_cells",
+    metadata,
+    Column("farm_id", BigInteger, ForeignKey("farms.id", ondelete="CASCADE"), nullable=False),
+    Column("source", Text, nullable=False),
+    Column("boundary_version", Integer, nullable=False),
+    Column("cell_id", Integer, ForeignKey("weather_cells.id"), nullable=False),
+    Column("revision", BigInteger, nullable=False, server_default=revision_seq.next_value()),
+    PrimaryKeyConstraint("farm_id", "source"),
+    Index(None, "cell_id"),
+    Index(None, "revision"),
+)
+
+
+def _told(variables: tuple[str, ...]) -> list[Column[object]]:
+    """Columns of what a source told.
+
+    Single precision: sources tell at most seven significant digits, two decimals, and rows are half as large. No
+    foreign key leads to the cells, which are never deleted: ten years of a thousand cells are millions of rows.
+    """
+    return [
+        Column("is_final", Boolean, nullable=False),
+        Column("told_at", DateTime(timezone=True), nullable=False),
+        *(Column(name, REAL) for name in variables),
+        Column("soil_layer", Text),
+        Column("kept", JSONB(none_as_null=True)),
+        Column("revision", BigInteger, nullable=False, server_default=revision_seq.next_value()),
+        Column("updated_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    ]
+
+
+weather_daily = Table(
+    "weather_daily",
+    metadata,
+    Column("cell_id", Integer, nullable=False),
+    Column("day", Date, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    *_told(DAILY_VARIABLES),
+    PrimaryKeyConstraint("cell_id", "day", "model", "kind"),
+    CheckConstraint("kind IN ('observed', 'reanalysis', 'forecast')", name="known_kind"),
+    Index(None, "revision"),
+    postgresql_partition_by="RANGE (day)",
+)
+"""`told_at` of a forecast is its issue time. `kept`: which values are of an earlier telling, and of which."""
+
+weather_hourly = Table(
+    "weather_hourly",
+    metadata,
+    Column("cell_id", Integer, nullable=False),
+    Column("at", DateTime(timezone=True), nullable=False),
+    Column("model", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    *_told(HOURLY_VARIABLES),
+    PrimaryKeyConstraint("cell_id", "at", "model", "kind"),
+    CheckConstraint("kind IN ('observed', 'reanalysis', 'forecast')", name="known_kind"),
+    postgresql_partition_by="RANGE (at)",
+)
+
+weather_quota = Table(
+    "weather_quota",
+    metadata,
+    Column("service", Text, nullable=False),
+    Column("account", Text, nullable=False),
+    Column("span", Text, nullable=False),
+    Column("starts_at", DateTime(timezone=True), nullable=False),
+    Column("live", Double, nullable=False),
+    Column("backfill", Double, nullable=False),
+    PrimaryKeyConstraint("service", "account", "span", "starts_at"),
+    CheckConstraint("span IN ('minute', 'hour', 'day')", name="known_span"),
 )
