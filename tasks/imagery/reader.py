@@ -323,15 +323,15 @@ class BlockReader:
 
     def _open(self, path: str) -> Any:
         with self._patience():
-            dataset = rasterio.open(path, sharing=False)
+            # A read looks at the mask flags, for which GDAL goes through all directories of the file, also those of
+            # overviews at its far end, while the interpreter lock is held. Named so, they are gone through on opening,
+            # the lock released: nobody waits for a server with the lock in hand.
+            dataset = rasterio.open(path, sharing=False, OVERVIEW_LEVEL="NONE")
             try:
                 self._check(dataset)
             except RasterioIOError:
                 dataset.close()
                 raise
-        # A read looks at the mask flags, for which GDAL goes through all directories of the file while the
-        # interpreter lock is held. Done now, the header is still in the handle's cache and nobody waits for a server.
-        _ = dataset.mask_flag_enums
         return dataset
 
     def _check(self, dataset: Any) -> None:
