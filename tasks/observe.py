@@ -97,7 +97,7 @@ def observe(work: SceneWork, farms: Sequence[Farm], *, method: Method, cache: Fo
         cache: footprints made before.
 
     Raises:
-        UpstreamUnavailable: a doubtful offset could not be settled because the file could not be looked at.
+        UpstreamError: a doubtful offset could not be settled because the file could not be looked at.
         ValueError: the pieces do not share a pixel lattice.
     """
     settled, footprints, seen = see(work, farms, method=method, cache=cache)
@@ -114,7 +114,7 @@ def see(
     """Look at every footprint pixel of the farms: the pieces with their offsets settled, the pixels, what was seen.
 
     Raises:
-        UpstreamUnavailable, ValueError: as `observe`.
+        UpstreamError, ValueError: as `observe`.
     """
     lattice = Lattice.of(work.scenes[0].red.grid)
     if any(Lattice.of(scene.red.grid) != lattice for scene in work.scenes):

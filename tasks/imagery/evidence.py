@@ -10,8 +10,14 @@ import rasterio
 from rasterio.errors import RasterioIOError
 
 from models.domain import Rescale, Scene
-from models.errors import UpstreamUnavailable
-from tasks.imagery.reader import HttpLimits, gdal_path, sign, use_gdal_options
+from models.errors import (
+    UpstreamError,
+    UpstreamMissing,
+    UpstreamRejected,
+    UpstreamUnavailable,
+    UpstreamUnreadable,
+)
+from tasks.imagery.reader import HttpLimits, Unread, gdal_path, sign, use_gdal_options, why_unread
 
 SAMPLE_SIDE = 512
 """The whole scene is read at about this many pixels a side, from an overview where the file has one."""
@@ -24,6 +30,13 @@ With the offset still in, a value below 1,000 is a reflectance below zero, which
 200 to 900 are what vegetation, water and forest look like.
 """
 
+_ERRORS: dict[Unread, type[UpstreamError]] = {
+    Unread.UNAVAILABLE: UpstreamUnavailable,
+    Unread.MISSING: UpstreamMissing,
+    Unread.REJECTED: UpstreamRejected,
+    Unread.UNREADABLE: UpstreamUnreadable,
+}
+
 
 def settle_rescale(scene: Scene, *, limits: HttpLimits) -> Rescale:
     """Decide a doubtful offset by looking at the red band of the whole scene, independent of the farms on it.
@@ -35,14 +48,14 @@ def settle_rescale(scene: Scene, *, limits: HttpLimits) -> Rescale:
         The rescale to use; its rule says what the pixels showed.
 
     Raises:
-        UpstreamUnavailable: the band could not be read.
+        UpstreamError: the band could not be read; of the kind that says why.
     """
     use_gdal_options(limits)
     try:
         with rasterio.open(gdal_path(sign(scene.red.href, scene.signer)), sharing=False) as dataset:
             sample = _whole(dataset)
     except RasterioIOError as error:
-        raise UpstreamUnavailable(scene.catalog, "cannot look at the red band", url=scene.red.href) from error
+        raise _ERRORS[why_unread(error)](scene.catalog, "cannot look at the red band", url=scene.red.href) from error
     present = sample[sample > 0]
     dark = float(np.mean(present < OFFSET_DN)) if present.size else 0.0
     if dark > REMOVED_SHARE:

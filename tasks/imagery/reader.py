@@ -175,7 +175,7 @@ def gdal_path(url: str) -> str:
     return url.removeprefix("file://")
 
 
-def _why(error: BaseException) -> Unread:
+def why_unread(error: BaseException) -> Unread:
     """Class an error of GDAL by what it says along its chain of causes."""
     if isinstance(error, NotAsTold):
         return Unread.UNREADABLE
@@ -350,7 +350,7 @@ class BlockReader:
             self._idle.append(dataset)
 
     def _note(self, error: RasterioIOError) -> Unread:
-        why = _why(error)
+        why = why_unread(error)
         with self._lock:
             is_first, self._failed = self._failed is None, why
         if is_first:
