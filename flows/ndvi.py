@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import textwrap
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -50,6 +51,8 @@ log = structlog.get_logger(__name__)
 MAX_LOOKBACK_DAYS = 400
 ARTIFACT_ROWS = 500
 """Scenes listed in the artifact; the ledger has them all."""
+PROBLEM_CHARACTERS = 300
+"""Of an error that nobody foresaw; the log has all of it."""
 NAMED_SCENES = 3
 """Scenes with failures that the message of a run's state names."""
 LONGEST_WAIT_S = 900.0
@@ -272,12 +275,12 @@ def _report(bench: Bench, work: SceneWork, future: PrefectFuture[SceneReport], *
     state = future.state
     problem = None
     if not state.is_completed():
-        problem = state.message or state.name or "crashed"
+        problem = textwrap.shorten(state.message or state.name or "crashed", PROBLEM_CHARACTERS)
     elif is_last_try and bench.progress(work).is_elsewhere:
         problem = f"another process has had this scene in its hands for more than {LONGEST_WAIT_S:.0f} s"
     if problem is not None and fail_unanswered(bench, work, problem=problem):
-        cause = state.data if isinstance(state.data, BaseException) else None
-        log.error("scene failed", scene=work.label, error=problem, exc_info=cause)
+        cause: object = future.result(raise_on_failure=False)
+        log.error("scene failed", scene=work.label, error=problem, exc_info=isinstance(cause, Exception) and cause)
     return report(bench, work)
 
 
