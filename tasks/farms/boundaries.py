@@ -7,6 +7,7 @@ shape always has the same bytes. Vertices that need no projection are kept to th
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,13 @@ Rings that touch themselves are repaired without any change. A bow-tie is not: i
 two lobes, the repaired one their sum.
 """
 
+MAX_SPAN_KM = 200
+"""Farthest that a farm may reach from north to south or from east to west, all its parts together.
+
+Two tiles of Sentinel-2 side by side. A farm is one piece of work on one UTM zone, which parts in different countries
+do not share; what lies farther apart is several farms.
+"""
+
 NORTHERNMOST = 84.0
 SOUTHERNMOST = -80.0
 """Sentinel-2 tiles lie on the UTM zones of the MGRS grid, which ends at these latitudes."""
@@ -42,6 +50,7 @@ SOUTHERNMOST = -80.0
 _AREA_EDGE_DEG = 0.02
 
 _GEOD = pyproj.Geod(ellps="WGS84")
+_KM_PER_DEG = 111.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,9 +92,11 @@ def boundary_from(geometry: BaseGeometry | None, *, limits: AreaLimits, projecti
         raise BadInput("geometry", f"cannot be made valid: {str(error)[:200]}") from error
     area_ha = geodesic_area_ha(shape)
     _check_area(area_ha, limits=limits)
+    bbox = shortest_bbox(shape)
+    _check_span(bbox)
     return Boundary(
         wkb=shapely.to_wkb(shape, output_dimension=2, byte_order=1),
-        bbox=shortest_bbox(shape),
+        bbox=bbox,
         area_ha=area_ha,
         repairs=tuple(repairs),
     )
@@ -219,4 +230,17 @@ def _check_area(area_ha: float, *, limits: AreaLimits) -> None:
             "geometry",
             f"has an area of {area_ha:.4g} ha",
             allowed=f"{limits.min_ha:g} to {limits.max_ha:g} ha (SWATH_MIN_FARM_AREA_HA, SWATH_MAX_FARM_AREA_HA)",
+        )
+
+
+def _check_span(bbox: tuple[float, float, float, float]) -> None:
+    west, south, east, north = bbox
+    width_deg = east - west if west <= east else east - west + 360
+    widest_lat = 0.0 if south <= 0 <= north else min(abs(south), abs(north))
+    span_km = _KM_PER_DEG * max(north - south, width_deg * math.cos(math.radians(widest_lat)))
+    if span_km > MAX_SPAN_KM:
+        raise BadInput(
+            "geometry",
+            f"reaches over {span_km:,.0f} km",
+            allowed=f"parts within {MAX_SPAN_KM} km; what lies farther apart is several farms",
         )

@@ -188,11 +188,11 @@ class TestAntimeridian:
         assert boundary.area_ha == pytest.approx(4, rel=2e-3)
 
     def test_parts_on_both_sides_have_the_narrow_box(self) -> None:
-        assert made(MultiPolygon([box(179, -17, 179.1, -16.9), box(-179.1, -17, -179, -16.9)])).bbox[0] == 179
+        assert made(MultiPolygon([box(179.5, -17, 179.6, -16.9), box(-179.1, -17, -179, -16.9)])).bbox[0] == 179.5
 
     def test_other_parts_do_not(self) -> None:
-        drawn = MultiPolygon([box(20, -17, 20.1, -16.9), box(-10, -17, -9.9, -16.9)])
-        assert made(drawn).bbox == (-10, -17, 20.1, -16.9)
+        drawn = MultiPolygon([box(20, -17, 20.1, -16.9), box(19, -17, 19.1, -16.9)])
+        assert made(drawn).bbox == (19, -17, 20.1, -16.9)
 
     def test_a_ring_around_the_pole_is_refused(self) -> None:
         with pytest.raises(BadInput, match="around a pole"):
@@ -274,3 +274,33 @@ class TestSameBoundary:
         hollow = shapely.orient_polygons(Polygon(outer.exterior.coords, [inner.exterior.coords]))
         both = MultiPolygon([Polygon(outer.exterior.coords), shapely.reverse(Polygon(inner.exterior.coords))])
         assert not is_same_boundary(shapely.to_wkb(hollow, byte_order=1), shapely.to_wkb(both, byte_order=1))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ((55.5, -21.1), (-30.0, -21.1)),
+        ((55.5, -21.1), (-61.5, 16.2)),
+        ((15.0, 46.0), (15.0, 47.9)),
+        ((15.0, 0.0), (16.9, 0.0)),
+        ((179.0, 10.0), (-179.0, 10.0)),
+    ],
+)
+def test_parts_that_lie_far_apart_are_no_farm(one: tuple[float, float], other: tuple[float, float]) -> None:
+    parts = MultiPolygon([field(lon=lon, lat=lat) for lon, lat in (one, other)])
+    with pytest.raises(BadInput, match=r"reaches over [\d,]+ km; allowed: parts within 200 km"):
+        made(parts)
+
+
+def test_many_parts_around_the_globe_are_no_farm() -> None:
+    with pytest.raises(BadInput, match="reaches over"):
+        made(MultiPolygon([field(lon=lon, lat=0) for lon in range(-179, 180)]))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [((15.0, 46.0), (15.0, 47.7)), ((15.0, 60.0), (18.0, 60.0)), ((179.5, 10.0), (-179.5, 10.0))],
+)
+def test_parts_within_the_limit_are_one_farm(one: tuple[float, float], other: tuple[float, float]) -> None:
+    parts = MultiPolygon([field(lon=lon, lat=lat) for lon, lat in (one, other)])
+    assert made(parts).area_ha == pytest.approx(2, rel=1e-6)
