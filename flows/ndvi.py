@@ -12,29 +12,27 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
+import httpx
 import structlog
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import State
+from prefect.exceptions import PrefectException
 from prefect.futures import PrefectFuture, as_completed
 from prefect.states import Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.utilities.annotations import quote
-from sqlalchemy import Connection
 
 from infra.settings import load_settings
 from infra.telemetry import set_up_logs
 from models.domain import Farm, SceneWork
 from models.errors import BadInput, SwathError
 from models.farms import active_farms
-from models.ledger import known_scenes, pending_farms, plan_work
-from models.observations import observed_inputs
 from tasks.bench import Bench, catalogs_of, open_bench
+from tasks.due import find_due
 from tasks.imagery.boxes import search_boxes
 from tasks.imagery.catalogs import Catalog
-from tasks.imagery.passes import choose_catalog
-from tasks.observe import INDEX
-from tasks.plan import lonlat_boxes, plan
+from tasks.plan import lonlat_boxes
 from tasks.steps import (
     CatalogReport,
     SceneReport,
@@ -84,9 +82,7 @@ class RunSummary:
     scenes: tuple[SceneReport, ...] = ()
     catalogs: tuple[CatalogReport, ...] = ()
     catalog_problems: dict[str, str] = field(default_factory=dict)
-    """Catalogs that could not be searched, with the reason."""
-    is_search_incomplete: bool = False
-    """The first catalog, or every catalog, could not be searched: passes may be missing."""
+    """Catalogs that could not be searched, with the reason: passes that only they have are missing."""
 
     @property
     def observed(self) -> int:
@@ -109,7 +105,7 @@ class RunSummary:
     @property
     def is_loss(self) -> bool:
         """Whether anything that was due is missing."""
-        return self.failed > 0 or self.is_search_incomplete
+        return self.failed > 0 or bool(self.catalog_problems)
 
     def as_state(self) -> State[Any]:
         """The state in which a flow run with this summary ends: Failed over any loss."""
@@ -162,10 +158,10 @@ def _run(start: dt.date, end: dt.date, *, farms: Sequence[uuid.UUID] | None, aga
     settings = load_settings()
     if not structlog.is_configured():
         set_up_logs(settings.log_level, as_json=settings.log_json)
-    with open_bench(settings, is_again=again) as bench:
+    with open_bench(settings, is_again=again, is_for_some=farms is not None) as bench:
         summary = _observe_days(bench, start, end, wanted=_farms(bench, farms))
         publish_the_rest(bench)
-    _write_artifact(summary)
+    _leave_artifact(summary)
     return summary.as_state()
 
 
@@ -185,7 +181,7 @@ def _observe_days(bench: Bench, start: dt.date, end: dt.date, *, wanted: list[Fa
     if not wanted:
         return RunSummary(start=start, end=end, farms=0)
     found, problems = _search(bench, catalogs, wanted, (start, end))
-    works = _plan(bench, catalogs, wanted, (start, end))
+    works = find_due(bench, catalogs, wanted, (start, end))
     return RunSummary(
         start=start,
         end=end,
@@ -193,7 +189,6 @@ def _observe_days(bench: Bench, start: dt.date, end: dt.date, *, wanted: list[Fa
         scenes=tuple(_observe_all(bench, works)),
         catalogs=tuple(found),
         catalog_problems=problems,
-        is_search_incomplete=catalogs[0].name in problems or not found,
     )
 
 
@@ -210,32 +205,6 @@ def _search(
             log.error("catalog not searched", catalog=catalog.name, error=str(error))
             problems[catalog.name] = str(error)
     return found, problems
-
-
-def _plan(
-    bench: Bench, catalogs: Sequence[Catalog], farms: Sequence[Farm], days: tuple[dt.date, dt.date]
-) -> list[SceneWork]:
-    policy = bench.settings.mask_policy.name
-    with bench.stores.engine.begin() as connection:
-        pieces = choose_catalog(known_scenes(connection, *days), [catalog.name for catalog in catalogs])
-        passes = sorted({pass_id for pass_id, _ in pieces})
-        done = {} if bench.is_again else _observed(bench, connection, passes)
-        works = plan(farms, pieces, observed=lambda pass_id: done.get(pass_id, {}))
-        plan_work(connection, works, index=INDEX, mask_policy=policy)
-    log.info("planned", farms=len(farms), passes=len(passes), scenes=len(works))
-    return works
-
-
-def _observed(bench: Bench, connection: Connection, passes: Sequence[str]) -> dict[str, dict[tuple[int, int], str]]:
-    """What was observed from which inputs, but for the farms that an earlier run left waiting for another look."""
-    method = {"index": INDEX, "mask_policy": bench.settings.mask_policy.name}
-    done = observed_inputs(connection, passes, **method)
-    for pass_id, waiting in pending_farms(connection, passes, **method).items():
-        again = [key for key in done.get(pass_id, {}) if key[0] in waiting]
-        bench.asked_again.update((pass_id, farm_id) for farm_id, _ in again)
-        for key in again:
-            del done[pass_id][key]
-    return done
 
 
 def _observe_all(bench: Bench, works: Sequence[SceneWork]) -> Iterator[SceneReport]:
@@ -260,6 +229,7 @@ def _observe_all(bench: Bench, works: Sequence[SceneWork]) -> Iterator[SceneRepo
                 if watch is not None:
                     watch(scene, done, len(works))
                 yield scene
+                bench.forget(work)
 
 
 def _submit(
@@ -284,7 +254,7 @@ def _report(bench: Bench, work: SceneWork, future: PrefectFuture[SceneReport], *
     return report(bench, work)
 
 
-def _write_artifact(summary: RunSummary) -> None:
+def _leave_artifact(summary: RunSummary) -> None:
     """Leave in the Prefect UI what a person wants to know of the run."""
     lines = [
         f"## NDVI {summary.start} to {summary.end}",
@@ -310,7 +280,10 @@ def _write_artifact(summary: RunSummary) -> None:
         lines.append("| " + " | ".join(" ".join(cell.replace("|", "/").split()) for cell in cells) + " |")
     if len(ranked) > ARTIFACT_ROWS:
         lines.append(f"\nand {len(ranked) - ARTIFACT_ROWS:,} more scenes; `swath status` has the figures")
-    create_markdown_artifact("\n".join(lines), key="ndvi-summary", description="Farms by scene and outcome")
+    try:
+        create_markdown_artifact("\n".join(lines), key="ndvi-summary", description="Farms by scene and outcome")
+    except (httpx.HTTPError, PrefectException) as error:  # the run is done, and its state says how it came out
+        log.warning("summary not left in Prefect", error=str(error))
 
 
 def _remark(scene: SceneReport) -> str:

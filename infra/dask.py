@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,7 +11,7 @@ import dask
 import dask.threaded
 
 from infra.settings import Settings
-from models.errors import ServerTrouble
+from models.errors import ClusterTrouble, ServerTrouble
 
 Compute = Callable[[Sequence[Any]], Sequence[Any]]
 
@@ -38,8 +38,17 @@ def dask_compute(settings: Settings) -> Iterator[Compute]:
         raise ServerTrouble(
             f"no Dask scheduler at {settings.dask_address} (SWATH_DASK_ADDRESS): start one or unset it"
         ) from error
+    from distributed import CommClosedError, KilledWorker
+
+    def on_cluster(tasks: Sequence[Any]) -> Sequence[Any]:
+        try:
+            results: Sequence[Any] = client.gather(client.compute(list(tasks)))
+        except (KilledWorker, CommClosedError, CancelledError) as error:
+            raise ClusterTrouble(f"the Dask cluster at {settings.dask_address} lost work: {error}") from error
+        return results
+
     with client:
-        yield lambda tasks: client.gather(client.compute(list(tasks)))
+        yield on_cluster
 
 
 @contextmanager

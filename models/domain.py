@@ -122,10 +122,10 @@ class Scene:
     """Who signs asset addresses at the moment of reading (`planetary-computer`), or None."""
 
 
-def inputs_digest(scenes: Iterable[Scene]) -> str:
-    """What an observation was made from, in 16 hexadecimal digits."""
+def inputs_digest(scenes: Iterable[Scene], method: str) -> str:
+    """What an observation was made from and how, in 16 hexadecimal digits."""
     parts = [(s.catalog, s.item_id, s.processing_baseline, s.updated, s.rescale.rule) for s in scenes]
-    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+    return hashlib.sha256(repr((parts, method)).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -232,6 +232,8 @@ class SceneWork:
     scenes: tuple[Scene, ...]
     """Pieces in the order in which they are consulted, pixel by pixel."""
     farm_ids: tuple[int, ...]
+    method: str = ""
+    """What else the numbers depend on besides scenes and mask policy, in a word; part of `inputs`."""
 
     @property
     def tile_set(self) -> str:
@@ -240,8 +242,8 @@ class SceneWork:
 
     @property
     def inputs(self) -> str:
-        """Digest of the pieces: changes when one is added, reprocessed or comes from another catalog."""
-        return inputs_digest(self.scenes)
+        """Digest of pieces and method: changes when one is added, reprocessed or comes from another catalog."""
+        return inputs_digest(self.scenes, self.method)
 
     @property
     def day(self) -> dt.date:

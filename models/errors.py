@@ -29,6 +29,12 @@ class ServerTrouble(SwathError):
     """A server of our own (Postgres, Valkey, Prefect) could not be started, reached or used."""
 
 
+class ClusterTrouble(ServerTrouble):
+    """The Dask cluster lost a worker or the connection: the same work may succeed on the others."""
+
+    is_retryable = True
+
+
 class DataDirectoryTooNew(ServerTrouble):
     """The data directory was written by a newer server than the one installed here."""
 

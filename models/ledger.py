@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
-from sqlalchemy import Connection, Engine, func, or_, select, text
+from sqlalchemy import ARRAY, Connection, Engine, Text, func, literal, or_, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql import Executable
@@ -18,6 +18,12 @@ from sqlalchemy.sql import Executable
 from models.domain import Scene, SceneWork, SkippedItem
 from models.scene_json import scene_from_json, scene_to_json
 from models.tables import scenes
+
+PLAN_LOCK = 0x5357_4154_4803
+"""Key of the Postgres advisory lock held while work is planned ("SWATH", 3). Never reuse it."""
+
+LEFT_BEHIND_AT_ONCE = 500
+"""Units of work from outside a run's days that one run takes up, the newest first."""
 
 ROWS_AT_ONCE = 500
 """Scenes or units of work that are written or read in one go."""
@@ -109,6 +115,21 @@ def known_scenes(connection: Connection, start: dt.date, end: dt.date) -> list[S
         return [scene_from_json(document) for document in rows.scalars()]
 
 
+def scenes_of_passes(connection: Connection, pass_ids: Collection[str]) -> dict[str, list[Scene]]:
+    """Return the usable scenes of all catalogs of these passes, by instant; passes without any are left out."""
+    query = (
+        select(scenes.c.pass_id, scenes.c.document)
+        .where(
+            scenes.c.pass_id == func.any(literal(sorted(set(pass_ids)), ARRAY(Text))), scenes.c.document.is_not(None)
+        )
+        .order_by(scenes.c.acquired_at, scenes.c.catalog, scenes.c.item_id)
+    )
+    found: dict[str, list[Scene]] = {}
+    for pass_id, document in connection.execute(query):
+        found.setdefault(pass_id, []).append(scene_from_json(document))
+    return found
+
+
 def skipped_items(connection: Connection, *, limit: int = 1_000) -> list[SkippedItem]:
     """Return items that cannot be used and why, those that were noted last first."""
     query = (
@@ -126,6 +147,8 @@ def plan_work(connection: Connection, works: Iterable[SceneWork], *, index: str,
     Of a row that is there already, attempts and the last problem stay, and so do farms that are still pending from
     an earlier plan. A farm is pending in one unit of work of a pass only: others of that pass let go of it.
     """
+    # Whoever plans waits here for others who do: the statements below lock rows of many passes in several orders.
+    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": PLAN_LOCK})
     planned = sorted(works, key=lambda each: (each.pass_id, each.tile_set))
     method = {"index": index, "mask_policy": mask_policy}
     rows = [
@@ -185,6 +208,50 @@ def pending_farms(
     for pass_id, farm_ids in connection.execute(text(_PENDING), asked):
         found.setdefault(pass_id, set()).update(farm_ids)
     return found
+
+
+def left_behind(
+    connection: Connection, start: dt.date, end: dt.date, *, index: str, mask_policy: str
+) -> dict[str, set[int]]:
+    """Return for passes outside of these days the farms that still wait for an answer, newest passes first."""
+    asked = {"start": start, "end": end, "index": index, "mask_policy": mask_policy, "limit": LEFT_BEHIND_AT_ONCE}
+    found: dict[str, set[int]] = {}
+    for pass_id, farm_ids in connection.execute(text(_LEFT_BEHIND), asked):
+        found.setdefault(pass_id, set()).update(farm_ids)
+    return found
+
+
+_LEFT_BEHIND = """
+SELECT pass_id, pending_farm_ids FROM work
+WHERE (day < :start OR day > :end) AND "index" = :index AND mask_policy = :mask_policy AND state <> 'done'
+ORDER BY acquired_at DESC LIMIT :limit
+"""
+
+
+def release_farms(
+    connection: Connection, farms: Mapping[str, Collection[int]], *, index: str, mask_policy: str
+) -> None:
+    """Let go of farms that wait in passes that do not concern them any more; work without others is done."""
+    rows = [
+        {"pass_id": pass_id, "farms": sorted(ids), "index": index, "mask_policy": mask_policy}
+        for pass_id, ids in sorted(farms.items())
+    ]
+    if rows:
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": PLAN_LOCK})
+        _write(connection, text(_RELEASE), rows)
+
+
+_RELEASE = """
+UPDATE work SET pending_farm_ids = left_over.ids, state = CASE WHEN left_over.ids = '{}' THEN 'done' ELSE state END
+FROM (
+    SELECT w.tile_set, coalesce(array_agg(p.id) FILTER (WHERE p.id <> ALL(CAST(:farms AS bigint[]))), '{}') AS ids
+    FROM work AS w CROSS JOIN unnest(w.pending_farm_ids) AS p (id)
+    WHERE w.pass_id = :pass_id AND w."index" = :index AND w.mask_policy = :mask_policy AND w.state <> 'done'
+    GROUP BY w.tile_set
+) AS left_over
+WHERE work.pass_id = :pass_id AND work.tile_set = left_over.tile_set
+    AND work."index" = :index AND work.mask_policy = :mask_policy
+"""
 
 
 _PENDING = """

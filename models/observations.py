@@ -164,9 +164,16 @@ FROM staged_observations
 
 
 def observed_inputs(
-    connection: Connection, pass_ids: Collection[str], *, index: str, mask_policy: str
+    connection: Connection,
+    pass_ids: Collection[str],
+    *,
+    index: str,
+    mask_policy: str,
+    farm_ids: Collection[int] | None = None,
 ) -> dict[str, dict[tuple[int, int], str]]:
     """Return for each pass that was observed what each (farm, boundary version) was observed from.
+
+    Of all farms, or of those named.
 
     A pass over many farms takes some 100 bytes for each; ask for one pass at a time where there are many.
     """
@@ -176,6 +183,8 @@ def observed_inputs(
         o.index == index,
         o.mask_policy == mask_policy,
     )
+    if farm_ids is not None:
+        query = query.where(o.farm_id == func.any(literal(sorted(set(farm_ids)), ARRAY(BigInteger))))
     found: dict[str, dict[tuple[int, int], str]] = {}
     farm_versions: dict[tuple[int, int], tuple[int, int]] = {}
     digests: dict[str, str] = {}

@@ -42,12 +42,16 @@ class Bench:
     Not a dataclass: Prefect walks through dataclasses among a task's arguments.
     """
 
-    def __init__(self, settings: Settings, stores: Stores, compute: Compute, *, is_again: bool) -> None:
+    def __init__(
+        self, settings: Settings, stores: Stores, compute: Compute, *, is_again: bool, is_for_some: bool
+    ) -> None:
         self.settings = settings
         self.stores = stores
         self.compute = compute
         self.is_again = is_again
         """Observe also what is answered already from the same scenes."""
+        self.is_for_some = is_for_some
+        """Asked for named farms only, which are then looked up one by one."""
         self.asked_again: set[tuple[str, int]] = set()
         """Passes and farms that an earlier run was to observe again and did not."""
         self.cache = FootprintCache()
@@ -56,6 +60,10 @@ class Bench:
     def progress(self, work: SceneWork) -> Progress:
         """How far this scene has come."""
         return self._progress.setdefault((work.pass_id, work.tile_set), Progress())
+
+    def forget(self, work: SceneWork) -> None:
+        """Let go of the progress of a scene that is reported."""
+        self._progress.pop((work.pass_id, work.tile_set), None)
 
     @property
     def method(self) -> Method:
@@ -71,10 +79,10 @@ class Bench:
 
 
 @contextlib.contextmanager
-def open_bench(settings: Settings, *, is_again: bool = False) -> Iterator[Bench]:
+def open_bench(settings: Settings, *, is_again: bool = False, is_for_some: bool = False) -> Iterator[Bench]:
     """Open the stores and Dask for one run."""
     with open_stores(settings) as stores, dask_compute(settings) as compute:
-        yield Bench(settings, stores, compute, is_again=is_again)
+        yield Bench(settings, stores, compute, is_again=is_again, is_for_some=is_for_some)
 
 
 def catalogs_of(settings: Settings) -> tuple[Catalog, ...]:

@@ -53,6 +53,11 @@ class Method:
     http: HttpLimits = field(default_factory=HttpLimits)
     chunk: tuple[int, int] = CHUNK
 
+    @property
+    def name(self) -> str:
+        """What the numbers depend on besides scenes and mask policy: an observation made otherwise is made again."""
+        return f"margin {self.inner_margin_m:g} m, inner from {self.min_inner_pixels} pixels"
+
 
 @dataclass(slots=True)
 class Seen:

@@ -6,6 +6,7 @@ difference and heals at the next run.
 
 from __future__ import annotations
 
+import dataclasses
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -40,9 +41,13 @@ class _Reach:
 
 
 def plan(
-    farms: Sequence[Farm], pieces: Mapping[PassTile, tuple[Scene, ...]], *, observed: Observed | None = None
+    farms: Sequence[Farm],
+    pieces: Mapping[PassTile, tuple[Scene, ...]],
+    *,
+    observed: Observed | None = None,
+    method: str = "",
 ) -> list[SceneWork]:
-    """The work that is due, newest passes first.
+    """The work that is due, tile by tile, the newest passes of each first: footprints are made once for a tile.
 
     A farm inside several overlapping tiles is observed once in a pass: on the tile that holds it whole, with the
     widest margin. A farm that no tile of the pass holds whole is observed on all tiles of one zone that it touches,
@@ -52,6 +57,7 @@ def plan(
         farms: whose observations are wanted.
         pieces: for each pass and tile, the scenes to consult, in order.
         observed: what was observed already and from which inputs; None plans everything anew.
+        method: what else the numbers depend on besides scenes and mask policy.
 
     Returns:
         Units of work whose farms have no observation from exactly these inputs.
@@ -76,11 +82,12 @@ def plan(
                 tiles=names,
                 scenes=tuple(scene for name in names for scene in over[name]),
                 farm_ids=tuple(farms[place].id for place in members),
+                method=method,
             )
             due = _due(work, [farms[place] for place in members], done)
             if due is not None:
                 works.append(due)
-    return sorted(works, key=lambda work: (-work.acquired_at.timestamp(), work.pass_id, work.tile_set))
+    return sorted(works, key=lambda work: (work.tile_set, -work.acquired_at.timestamp(), work.pass_id))
 
 
 def _due(work: SceneWork, farms: Sequence[Farm], done: Mapping[tuple[int, int], str]) -> SceneWork | None:
@@ -88,7 +95,7 @@ def _due(work: SceneWork, farms: Sequence[Farm], done: Mapping[tuple[int, int], 
     missing = tuple(farm.id for farm in farms if done.get((farm.id, farm.boundary_version)) != inputs)
     if not missing:
         return None
-    return SceneWork(pass_id=work.pass_id, tiles=work.tiles, scenes=work.scenes, farm_ids=missing)
+    return dataclasses.replace(work, farm_ids=missing)
 
 
 def _assign(
@@ -146,6 +153,7 @@ class _Boundaries:
         inside = np.column_stack((bounds[:, 0] - left, bounds[:, 1] - bottom, right - bounds[:, 2], top - bounds[:, 3]))
         width = np.minimum(bounds[:, 2], right) - np.maximum(bounds[:, 0], left)
         height = np.minimum(bounds[:, 3], top) - np.maximum(bounds[:, 1], bottom)
+        # A boundary that the zone's projection does not reach is not near: its bounds are NaN.
         touches = (width > 0) & (height > 0)
         return _Reach(candidates[touches], inside.min(axis=1)[touches], (width * height)[touches])
 
@@ -166,7 +174,9 @@ class _Boundaries:
         kept, known = self._projected[epsg]
         missing = places[~known[places]]
         if len(missing):
-            kept[missing] = shapely.bounds(project([self._farms[place].boundary for place in missing], epsg))
+            bounds = shapely.bounds(project([self._farms[place].boundary for place in missing], epsg, is_strict=False))
+            bounds[~np.isfinite(bounds).all(axis=1)] = np.nan
+            kept[missing] = bounds
             known[missing] = True
         return kept[places]
 

@@ -20,6 +20,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.tasks import exponential_backoff
 from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from infra.settings import Settings
 from models.domain import Farm, FarmFailure, Scene, SceneAnswer, SceneWork, SkippedItem, Status
@@ -101,7 +102,9 @@ def find_scenes(bench: Bench, catalog: Catalog, boxes: Sequence[Box], days: tupl
 def is_worth_another_try(_task: Any, _run: Any, state: Any) -> bool:
     """Prefect asks this before a retry: only what may pass by itself is tried again."""
     error = state.data
-    return isinstance(error, OperationalError) or (isinstance(error, SwathError) and error.is_retryable)
+    if isinstance(error, OperationalError | PoolTimeout):
+        return True
+    return isinstance(error, SwathError) and error.is_retryable
 
 
 @task(
@@ -147,7 +150,7 @@ def observe_and_save(bench: Bench, work: SceneWork, *, wait_s: float = 0) -> Sce
     if progress.failures:
         problem = _problem(progress)
         raise SceneIncomplete(
-            f"{work.label}: {len(progress.failures)} farms not answered: {problem}",
+            f"{work.label}, of which {len(progress.failures)} not answered: {problem}",
             failed=len(progress.failures),
             is_retryable=any(failure.is_retryable for failure in progress.failures.values()),
         )
@@ -261,7 +264,7 @@ def publish_the_rest(bench: Bench) -> None:
     try:
         with bench.stores.engine.connect() as connection:
             written = catch_up(connection, bench.stores.redis, mask_policy=bench.settings.mask_policy.name)
-    except redis.RedisError as error:
+    except (redis.RedisError, SQLAlchemyError) as error:
         log.warning("Redis is not complete; the next run tries again", error=str(error))
         return
     log.info("read models complete", written=written)

@@ -32,7 +32,10 @@ def pieces_of(scenes: Iterable[Scene]) -> dict[PassTile, tuple[Scene, ...]]:
 
 
 def choose_catalog(scenes: Iterable[Scene], order: Sequence[str]) -> dict[PassTile, tuple[Scene, ...]]:
-    """The pieces of each pass and tile from the first catalog in this order that has any of them.
+    """The pieces of each pass and tile from the first catalog in this order, completed from the next ones.
+
+    A catalog that has one of two split datastrips does not hide the other: a datastrip that the first lacks comes
+    from the next catalog that has it, behind those of the first.
 
     Args:
         scenes: Scenes of all catalogs, in any order. Those of catalogs that are not in `order` are left out.
@@ -45,7 +48,9 @@ def choose_catalog(scenes: Iterable[Scene], order: Sequence[str]) -> dict[PassTi
     chosen: dict[PassTile, tuple[Scene, ...]] = {}
     for found in by_catalog.values():
         for key, pieces in pieces_of(found).items():
-            chosen.setdefault(key, pieces)
+            before = chosen.get(key, ())
+            known = {scene.datastrip for scene in before}
+            chosen[key] = before + tuple(scene for scene in pieces if scene.datastrip not in known)
     return dict(sorted(chosen.items()))
 
 

@@ -126,12 +126,16 @@ def _to_grid(epsg: int) -> Transformer:
     return Transformer.from_crs(4326, epsg, always_xy=True)
 
 
-def project(boundaries: Sequence[bytes], epsg: int) -> npt.NDArray[Any]:
-    """Boundaries (WKB in longitude and latitude) as shapely geometries in metres of a UTM zone."""
+def project(boundaries: Sequence[bytes], epsg: int, *, is_strict: bool = True) -> npt.NDArray[Any]:
+    """Boundaries (WKB in longitude and latitude) as shapely geometries in metres of a UTM zone.
+
+    Raises:
+        pyproj.exceptions.ProjError: a place is too far from the zone; with `is_strict` False it becomes infinite.
+    """
     transformer = _to_grid(epsg)
 
     def to_metres(coordinates: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        return np.column_stack(transformer.transform(coordinates[:, 0], coordinates[:, 1], errcheck=True))
+        return np.column_stack(transformer.transform(coordinates[:, 0], coordinates[:, 1], errcheck=is_strict))
 
     projected: npt.NDArray[Any] = np.asarray(shapely.transform(shapely.from_wkb(list(boundaries)), to_metres))
     return projected

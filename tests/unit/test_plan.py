@@ -100,7 +100,7 @@ def test_a_neighbour_that_changes_does_not_make_others_due() -> None:
     assert plan(farms, changed, observed=lambda _: {(1, 1): work.inputs}) == []
 
 
-def test_newest_passes_come_first() -> None:
+def test_newest_passes_of_a_tile_come_first() -> None:
     later = made_scene(
         "WL",
         WEST,

@@ -1,0 +1,99 @@
+"""What is due: the plan held against the ledger, and what earlier runs left behind."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+
+import structlog
+from sqlalchemy import Connection
+
+from models.domain import Farm, SceneWork
+from models.ledger import known_scenes, left_behind, pending_farms, plan_work, release_farms, scenes_of_passes
+from models.observations import observed_inputs
+from tasks.bench import Bench
+from tasks.imagery.catalogs import Catalog
+from tasks.imagery.passes import choose_catalog
+from tasks.observe import INDEX
+from tasks.plan import plan
+
+log = structlog.get_logger(__name__)
+
+Days = tuple[dt.date, dt.date]
+
+
+def find_due(bench: Bench, catalogs: Sequence[Catalog], farms: Sequence[Farm], days: Days) -> list[SceneWork]:
+    """Plan the passes of these days, and every older or newer one in which some of the farms wait for another try.
+
+    The work is noted in the ledger, its farms as pending.
+    """
+    order = [catalog.name for catalog in catalogs]
+    by_id = {farm.id: farm for farm in farms}
+    with bench.stores.engine.begin() as connection:
+        works = _in_days(bench, connection, order, farms, days)
+        works += _left_behind(bench, connection, order, by_id, days, but={work.pass_id for work in works})
+        plan_work(connection, works, index=INDEX, mask_policy=bench.settings.mask_policy.name)
+    log.info("planned", farms=len(farms), scenes=len(works))
+    return works
+
+
+def _in_days(
+    bench: Bench, connection: Connection, order: Sequence[str], farms: Sequence[Farm], days: Days
+) -> list[SceneWork]:
+    pieces = choose_catalog(known_scenes(connection, *days), order)
+    policy = bench.settings.mask_policy.name
+    passes = sorted({pass_id for pass_id, _ in pieces})
+    waiting = pending_farms(connection, passes, index=INDEX, mask_policy=policy)
+    wanted = [farm.id for farm in farms] if bench.is_for_some else None
+
+    def observed(pass_id: str) -> Mapping[tuple[int, int], str]:
+        """What was observed from which inputs, but for farms that wait for another look. One pass at a time: a
+        season over many farms would fill the memory."""
+        found = observed_inputs(connection, [pass_id], index=INDEX, mask_policy=policy, farm_ids=wanted)
+        done = found.get(pass_id, {})
+        again = [key for key in done if key[0] in waiting.get(pass_id, ())]
+        bench.asked_again.update((pass_id, farm_id) for farm_id, _ in again)
+        for key in again:
+            del done[key]
+        return done
+
+    works = plan(farms, pieces, observed=None if bench.is_again else observed, method=bench.method.name)
+    _release(bench, connection, farms, works, waiting)
+    return works
+
+
+def _left_behind(
+    bench: Bench, connection: Connection, order: Sequence[str], farms: Mapping[int, Farm], days: Days, *, but: set[str]
+) -> list[SceneWork]:
+    """Work outside of the days, and of the passes in `but`, in which farms wait since a run failed or was cut short."""
+    policy = bench.settings.mask_policy.name
+    waiting = left_behind(connection, *days, index=INDEX, mask_policy=policy)
+    works: list[SceneWork] = []
+    for pass_id, scenes in scenes_of_passes(connection, set(waiting) - but).items():
+        own = [farms[farm_id] for farm_id in sorted(waiting[pass_id]) if farm_id in farms]
+        found = plan(own, choose_catalog(scenes, order), method=bench.method.name)
+        bench.asked_again.update((pass_id, farm.id) for farm in own)
+        _release(bench, connection, own, found, {pass_id: waiting[pass_id]})
+        works += found
+    return works
+
+
+def _release(
+    bench: Bench,
+    connection: Connection,
+    farms: Sequence[Farm],
+    works: Sequence[SceneWork],
+    waiting: Mapping[str, set[int]],
+) -> None:
+    """Let go of farms that wait in a pass that does not touch them any more, such as after a new boundary."""
+    known = {farm.id for farm in farms}
+    planned: dict[str, set[int]] = {}
+    for work in works:
+        planned.setdefault(work.pass_id, set()).update(work.farm_ids)
+    gone = {pass_id: (ids & known) - planned.get(pass_id, set()) for pass_id, ids in waiting.items()}
+    release_farms(
+        connection,
+        {pass_id: ids for pass_id, ids in gone.items() if ids},
+        index=INDEX,
+        mask_policy=bench.settings.mask_policy.name,
+    )
