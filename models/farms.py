@@ -192,15 +192,22 @@ def active_farms(connection: Connection, *, external_ids: Collection[uuid.UUID] 
     """Yield the active farms in order of id, some at a time: all of them, or those of `external_ids` that there are."""
     query = _selected().where(farms.c.is_active)
     if external_ids is not None:
-        wanted = literal(sorted(set(external_ids)), ARRAY(UUID(as_uuid=True)))
-        query = query.where(farms.c.external_farm_id == func.any(wanted))
+        query = query.where(_is_among(external_ids))
     return _streamed(connection, query)
 
 
-def stored_farms(connection: Connection, *, include_inactive: bool = False) -> Iterator[Farm]:
-    """Yield the farms in order of `external_farm_id`, some at a time, as an export wants them."""
+def stored_farms(
+    connection: Connection, *, include_inactive: bool = False, external_ids: Collection[uuid.UUID] | None = None
+) -> Iterator[Farm]:
+    """Yield the farms, or those of `external_ids` that there are, in order of `external_farm_id`, some at a time."""
     query = _selected().order_by(None).order_by(farms.c.external_farm_id)
+    if external_ids is not None:
+        query = query.where(_is_among(external_ids))
     return _streamed(connection, query if include_inactive else query.where(farms.c.is_active))
+
+
+def _is_among(external_ids: Collection[uuid.UUID]) -> ColumnElement[bool]:
+    return farms.c.external_farm_id == func.any(literal(sorted(set(external_ids)), ARRAY(UUID(as_uuid=True))))
 
 
 def list_farms(

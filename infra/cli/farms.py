@@ -37,7 +37,7 @@ def import_farms(
     layer: Annotated[str | None, typer.Option(help="Layer to read, where the file has several.")] = None,
     crs: Annotated[str | None, typer.Option(help="CRS of a file that does not say it, as EPSG:32633.")] = None,
     dataset: Annotated[
-        str | None, typer.Option(help="Name of the source, to be the same when the file's name is not.")
+        str | None, typer.Option(help="Name of the source, where the file's name does not tell it from others.")
     ] = None,
     reactivate: Annotated[bool, typer.Option(help="Bring back farms that were deactivated.")] = False,
     as_json: AsJson = False,
@@ -61,7 +61,7 @@ def import_farms(
         crs=crs,
         dataset=dataset,
     )
-    outcome = _stored(found, settings=settings, reactivate=reactivate)
+    outcome = _stored(found, settings=settings, reactivate=reactivate, is_named=dataset is not None)
     if as_json:
         typer.echo(orjson.dumps(_report(file, found, outcome), option=orjson.OPT_INDENT_2).decode())
     else:
@@ -70,8 +70,18 @@ def import_farms(
         raise typer.Exit(1)
 
 
-def _stored(found: FarmFile, *, settings: Settings, reactivate: bool) -> ImportOutcome:
+def _stored(found: FarmFile, *, settings: Settings, reactivate: bool, is_named: bool) -> ImportOutcome:
+    from tasks.farms.identity import check_same_source
+
     with open_stores(settings) as stores, stores.engine.begin() as connection:
+        if not is_named:  # who names the dataset says that it is the same source
+            known = stored_farms(connection, include_inactive=True, external_ids=found.made_ids)
+            given = {each.external_farm_id: each.boundary for each in found.drafts}
+            check_same_source(
+                found.dataset,
+                stored=((farm.external_farm_id, farm.boundary) for farm in known),
+                given={identity: given[identity] for identity in found.made_ids},
+            )
         return upsert_farms(connection, found.drafts, reactivate=reactivate)
 
 

@@ -43,6 +43,10 @@ class FarmFile:
     rejected: tuple[RejectedFeature, ...]
     identified_by: str
     """Where the farms' identity came from, in words."""
+    dataset: str
+    """What identifies the source, with which identities are made."""
+    made_ids: frozenset[uuid.UUID]
+    """Identities that were made of the dataset and an id in it, not brought by the file."""
     warnings: tuple[str, ...] = ()
     """What the reader of the file remarked."""
 
@@ -111,6 +115,7 @@ class _Reading:
         self.projection = projection
         self.id_name, self.source_ids = _source_ids(layer)
         self.seen: dict[uuid.UUID, str] = {}
+        self.made_ids: set[uuid.UUID] = set()
 
     def farm_file(self) -> FarmFile:
         drafts: list[FarmDraft] = []
@@ -126,6 +131,8 @@ class _Reading:
             drafts=tuple(drafts),
             rejected=tuple(rejected),
             identified_by=f"field {own}, where it is empty {made}" if own and own != self.id_name else made,
+            dataset=self.dataset,
+            made_ids=frozenset(self.made_ids),
             warnings=self.layer.warnings,
         )
 
@@ -154,6 +161,8 @@ class _Reading:
             repairs=boundary.repairs,
         )
         self.seen[identity] = draft.feature
+        if source_id is not None:
+            self.made_ids.add(identity)
         return draft
 
     def identity(self, index: int, boundary: Boundary) -> tuple[uuid.UUID, str | None]:

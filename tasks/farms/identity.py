@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import numbers
+import shlex
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,6 +36,13 @@ MIN_DISTINCT_FRACTION = 0.5
 
 Not "when all have": one id given twice by mistake would otherwise change how every farm of the file is identified.
 Less than half is what a field looks like that names something else, such as the holding a parcel belongs to.
+"""
+
+MAX_MOVED_FRACTION = 0.5
+"""A file that puts more of the farms it is about to change than this somewhere else is taken for another source.
+
+Two owners' `fields.geojson` with ids from 1 on look like one dataset, and the second would move the first one's farms.
+Fields are redrawn, split and renumbered, but not most of them at once to where they never were.
 """
 
 MAX_TEXT = 200
@@ -155,3 +163,31 @@ def shape_id(wkb: bytes) -> str:
     """Return an id made of a canonical boundary alone, blind to the last centimetre, to order and to first vertices."""
     rounded = shapely.transform(shapely.from_wkb(wkb), lambda places: np.round(places, _SHAPE_DECIMALS) + 0.0)
     return "shape:" + hashlib.sha256(shapely.to_wkb(shapely.normalize(rounded), byte_order=1)).hexdigest()
+
+
+def check_same_source(
+    dataset: str, *, stored: Iterable[tuple[uuid.UUID, bytes]], given: Mapping[uuid.UUID, bytes]
+) -> None:
+    """Refuse a file that is another source than the one whose farms it would change.
+
+    Args:
+        dataset: name of the source as the file has it.
+        stored: farms that are there already, with their boundaries.
+        given: boundaries of the farms of the file whose identity was made of the dataset and an id in it.
+
+    Raises:
+        BadInput: when most of the farms that are in both lie where they did not lie before.
+    """
+    known = moved = 0
+    for identity, boundary in stored:
+        if identity in given:
+            known += 1
+            new = given[identity]
+            moved += boundary != new and not shapely.intersects(shapely.from_wkb(boundary), shapely.from_wkb(new))
+    if moved > MAX_MOVED_FRACTION * known:
+        raise BadInput(
+            "--dataset",
+            f"{moved:,} of {known:,} farms that are known from {dataset!r} would move to where they never were, "
+            "so this looks like another source with the same name; nothing was changed",
+            allowed=f"a name of its own for this source, or --dataset {shlex.quote(dataset)} when it is the same",
+        )
