@@ -12,6 +12,7 @@ from types import FrameType
 from typing import Annotated
 
 import typer
+from sqlalchemy.exc import OperationalError
 
 from infra.cli.demo import demo
 from infra.cli.explain import explain
@@ -56,7 +57,12 @@ def _global(
     set_up_logs(level, as_json=settings.log_json)
 
 
+INTERRUPTED = (130, 143)
+"""Exit codes after Ctrl-C and after SIGTERM."""
+
+
 def _end(_number: int, _frame: FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # whoever asks twice must not stop us from stopping our servers
     raise SystemExit(143)
 
 
@@ -72,6 +78,10 @@ def main() -> None:
     except SwathError as error:
         sys.stderr.write(f"swath: {redact(str(error))}\n")
         sys.exit(1)
-    except KeyboardInterrupt:
-        sys.stderr.write("swath: interrupted; what was saved stays, the rest is done at the next run\n")
-        sys.exit(130)
+    except OperationalError as error:
+        sys.stderr.write(f"swath: the database does not answer any more: {redact(str(error.orig))}\n")
+        sys.exit(1)
+    except SystemExit as end:
+        if end.code in INTERRUPTED:
+            sys.stderr.write("swath: interrupted; what was saved stays, the rest is done at the next run\n")
+        raise

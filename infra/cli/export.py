@@ -8,6 +8,7 @@ import datetime as dt
 import enum
 import os
 import tempfile
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -16,6 +17,8 @@ from typing import IO, Annotated, Any
 import orjson
 import typer
 from rich.console import Console
+from rich.markup import escape
+from sqlalchemy import Connection
 
 from infra.cli.ndvi import parse_day, parse_farms
 from infra.settings import load_settings
@@ -65,21 +68,32 @@ def export_ndvi(
         raise BadInput("--start", f"{days[0]} is after the end, {days[1]}")
     settings = load_settings()
     with open_stores(settings) as stores, stores.engine.connect() as connection:
+        wanted = parse_farms(farm)
         rows = export_observations(
             connection,
             start=days[0],
             end=days[1],
-            external_ids=parse_farms(farm),
+            external_ids=wanted,
             mask_policy=settings.mask_policy.name,
         )
         outlines = {}
-        if chosen is Format.GEOJSON:
-            outlines = {farm.external_farm_id: farm.boundary for farm in stored_farms(connection)}
+        if wanted is not None or chosen is Format.GEOJSON:
+            outlines = _outlines(connection, wanted)
         count = _written(output, lambda file: _WRITERS[chosen](file, rows, outlines))
     if as_json:
         typer.echo(orjson.dumps({"file": str(output), "format": chosen, "rows": count}).decode())
     else:
-        Console(highlight=False).print(f"{count:,} rows in {output}", soft_wrap=True)
+        Console(highlight=False).print(f"{count:,} rows in {escape(str(output))}", soft_wrap=True)
+
+
+def _outlines(connection: Connection, wanted: list[uuid.UUID] | None) -> dict[uuid.UUID, bytes]:
+    """Boundaries of the farms that are exported: those named, active or not, else all that are active."""
+    farms = stored_farms(connection, external_ids=wanted, include_inactive=wanted is not None)
+    outlines = {farm.external_farm_id: farm.boundary for farm in farms}
+    unknown = sorted(map(str, set(wanted or ()) - set(outlines)))
+    if unknown:
+        raise BadInput("--farm", f"no farm {', '.join(unknown)}", allowed="see `swath farms list --all`")
+    return outlines
 
 
 def _format_of(path: Path, name: str | None) -> Format:
@@ -96,11 +110,20 @@ def _format_of(path: Path, name: str | None) -> Format:
 
 
 def _written(path: Path, write: Callable[[IO[bytes]], int]) -> int:
-    """Write a file whole or not at all: under another name beside it, then renamed."""
+    """Write a file whole or not at all.
+
+    Raises:
+        BadInput: it cannot be written there.
+    """
     try:
-        descriptor, name = tempfile.mkstemp(dir=path.resolve().parent, prefix=f".{path.name}.")
+        return _written_beside(path, write)
     except OSError as error:
         raise BadInput("--output", f"cannot write to {path}: {error.strerror}") from error
+
+
+def _written_beside(path: Path, write: Callable[[IO[bytes]], int]) -> int:
+    """Write under another name beside the file, then rename."""
+    descriptor, name = tempfile.mkstemp(dir=path.resolve().parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as file:
             count = write(file)
