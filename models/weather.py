@@ -32,6 +32,8 @@ class Grain(enum.StrEnum):
 
     HOURLY = "hourly"
     DAILY = "daily"
+    CURRENT = "current"
+    """An instant, for who wants to know the weather now; with hourly variables, without sums, and never stored."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +105,8 @@ class Reading:
     """When a forecast was made or fetched; None for what is past."""
     soil_layer: str | None = None
     """Depth of the uppermost soil layer, such as `0-7cm`."""
+    told_at: dt.datetime | None = None
+    """When the source gave this answer, for what is past; None where it is stored at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
