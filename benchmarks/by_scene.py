@@ -24,7 +24,7 @@ from rasterio.windows import Window
 
 from benchmarks.fields import random_farms
 from benchmarks.server import Counter
-from benchmarks.tile import BLOCK, DAYS, Tile, grid_of, scene_works
+from benchmarks.tile import BLOCK, DAYS, FULL_SIZE, Tile, grid_of, scene_works
 from infra.dask import threaded_compute
 from models.domain import Farm, MaskPolicy, SceneAnswer
 from tasks.imagery.pixels import place_on
@@ -151,8 +151,8 @@ def _clear_pixels(tile: Tile, found: Footprints, lattice: Lattice, *, file: Path
 
 
 def _blocks(rows: Any, cols: Any) -> list[tuple[int, int]]:
-    places = np.unique(np.column_stack((rows // BLOCK, cols // BLOCK)), axis=0)
-    return [(row, col) for row, col in places.tolist()]
+    across = FULL_SIZE // BLOCK + 1
+    return [divmod(place, across) for place in np.unique(rows // BLOCK * across + cols // BLOCK).tolist()]
 
 
 def measure_floor(job: Job) -> Run:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import statistics
 import sys
@@ -30,6 +31,7 @@ from benchmarks.tile import CLOUDY_FRACTION, DAYS, FULL_SIZE, Tile, make_tile  #
 
 FARMS = (50, 1_000, 10_000)
 QUICK_FARMS = (1_000,)
+QUICK_PAIRS_S = 14
 TOLERANCE = 1e-6
 
 
@@ -39,6 +41,9 @@ class Plan:
 
     farms: tuple[int, ...]
     rounds: int
+    """Pairs of runs of the floor and of Swath."""
+    enough_s: float
+    """No further pair is begun when so much time has gone by for one number of farms."""
     sample: int
     """Farms of a per-farm way in each of its two timings."""
     peers: tuple[str, ...]
@@ -96,7 +101,8 @@ class Findings:
 def findings_of(count: int, tile: Tile, server: Counter, plan: Plan) -> Findings:
     """Measure everything for one number of farms."""
     found = Findings(farms=count)
-    for _ in range(plan.rounds):
+    start = time.perf_counter()
+    while len(found.swaths) < plan.rounds and (not found.swaths or time.perf_counter() - start < plan.enough_s):
         for what, runs in (("floor", found.floors), ("swath", found.swaths)):
             runs.append(measure(_job(what, count, tile, server, plan)))
     for name in plan.peers:
@@ -215,7 +221,9 @@ def default_cache() -> Path:
 def arguments(words: Sequence[str] | None) -> argparse.Namespace:
     """What the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="1,000 farms and fewer samples, within 50 s")
+    parser.add_argument(
+        "--quick", action="store_true", help="1,000 farms and fewer samples, within 50 s once the tile is made"
+    )
     parser.add_argument("--json", action="store_true", help="end with one line of JSON")
     parser.add_argument("--cache", type=Path, default=default_cache(), help="folder of the tile (default: %(default)s)")
     parser.add_argument("--size", type=int, default=FULL_SIZE, help="pixels a side of the tile (default: %(default)s)")
@@ -234,8 +242,9 @@ def plan_of(asked: argparse.Namespace) -> Plan:
     counts = tuple(int(part) for part in asked.farms.split(",")) if asked.farms else None
     return Plan(
         farms=counts or (QUICK_FARMS if asked.quick else FARMS),
-        rounds=asked.rounds or (2 if asked.quick else 5),
-        sample=asked.sample or (24 if asked.quick else 60),
+        rounds=asked.rounds or (3 if asked.quick else 5),
+        enough_s=QUICK_PAIRS_S if asked.quick else math.inf,
+        sample=asked.sample or (12 if asked.quick else 60),
         peers=tuple(name for name in PEERS if not (asked.quick and name == WHOLE_SCENE)),
         threads=asked.threads,
         delay_ms=0 if asked.quick else asked.delay,
@@ -254,7 +263,7 @@ def main(words: Sequence[str] | None = None) -> int:
         + (f"made in {time.perf_counter() - start:.0f} s" if is_new else "from the cache"),
         flush=True,
     )
-    print(f"{os.cpu_count()} processors, {plan.threads} threads, {plan.rounds} pairs of runs; simulated imagery")
+    print(f"{os.cpu_count()} processors, {plan.threads} threads, up to {plan.rounds} pairs of runs; simulated imagery")
     all_found: list[Findings] = []
     with counting_server(tile.folder) as server:
         for count in plan.farms:
