@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from array import array
+from collections.abc import Mapping
 from hashlib import blake2b
 
 from models.domain import Observation
@@ -32,6 +34,25 @@ def content_of(observation: Observation) -> str:
         ValueError, OverflowError: a number is not finite.
     """
     return _digest(_told(observation))
+
+
+def differences(stored: Mapping[str, object], observation: Observation) -> dict[str, tuple[object, object]]:
+    """Everything told of an observation that is not the same to the last bit as in a stored row: (stored, now) by name.
+
+    Histograms are compared in single precision, in which they are stored.
+    """
+    now = dict(zip(_TOLD, _told(observation), strict=True))
+    return {
+        name: (stored[name], value)
+        for name, value in now.items()
+        if _comparable(name, stored[name]) != _comparable(name, value)
+    }
+
+
+def _comparable(name: str, value: object) -> object:
+    if not isinstance(value, list | tuple):
+        return value
+    return list(array("f", value)) if name == "histogram" else list(value)
 
 
 def row_of(observation: Observation) -> tuple[object, ...]:

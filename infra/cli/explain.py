@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import orjson
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from infra.cli.ndvi import parse_day, parse_farms
 from infra.settings import load_settings
 from models.domain import Farm, FarmFailure, Observation, SceneWork
 from models.errors import BadInput, UpstreamUnavailable
-from models.farms import active_farms
+from models.farms import stored_farms
 from models.ledger import known_scenes
+from models.observation_rows import differences
 from models.observations import observation_of
 
 if TYPE_CHECKING:
@@ -37,7 +39,6 @@ CLASS_NAMES = (
     "thin cirrus",
     "snow or ice",
 )
-COMPARED = ("mean", "std", "min", "max", "median", "p10", "p25", "p75", "p90", "inner_mean", "clear_area_ha")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,7 @@ def explain(
         policy = bench.settings.mask_policy.name
         with bench.stores.engine.connect() as connection:
             stored = list(observation_of(connection, external_id, day, mask_policy=policy))
-            farms = list(active_farms(connection, external_ids=[external_id]))
+            farms = list(stored_farms(connection, external_ids=[external_id], include_inactive=True))
         if not stored or not farms:
             raise BadInput(
                 "FARM DATE",
@@ -128,10 +129,8 @@ def _work(bench: Bench, farm: Farm, day: dt.date, row: dict[str, Any]) -> SceneW
 
 
 def _differences(row: dict[str, Any], again: Observation) -> tuple[str, ...]:
-    """In words, every number that is not the same to the last bit."""
-    now: dict[str, Any] = {"status": str(again.status), "ndvi": again.ndvi, "clear_fraction": again.clear_fraction}
-    now |= {name: getattr(again.statistics, name) if again.statistics else None for name in COMPARED}
-    return tuple(f"{name}: stored {row[name]}, now {value}" for name, value in now.items() if row[name] != value)
+    """In words, everything told that is not the same to the last bit."""
+    return tuple(f"{name}: stored {stored}, now {now}" for name, (stored, now) in differences(row, again).items())
 
 
 def _picture(bench: Bench, work: SceneWork, farm: Farm) -> bytes | None:
@@ -196,7 +195,7 @@ def _tell(console: Console, row: dict[str, Any], again: Recomputed) -> None:
         ("computed again", _verdict(again)),
     ]
     for name, value in facts:
-        table.add_row(f"[dim]{name}[/dim]", value)
+        table.add_row(f"[dim]{name}[/dim]", escape(value))
     console.print(table)
 
 

@@ -13,6 +13,7 @@ import orjson
 import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -158,7 +159,7 @@ def progress_bar() -> Iterator[Any]:
         TextColumn("[bold]scenes"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[scene]}"),
+        TextColumn("{task.fields[scene]}", markup=False),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
@@ -174,15 +175,16 @@ def print_summary(console: Console, summary: RunSummary) -> None:
     """Say in a few lines how a run came out."""
     console.print(f"NDVI {summary.start} to {summary.end}: {summary.farms:,} farms, {len(summary.scenes):,} scenes")
     for name, problem in summary.catalog_problems.items():
-        console.print(f"  [red]catalog {name} could not be searched[/red]: {problem}", soft_wrap=True)
+        words = f"[red]catalog {escape(name)} could not be searched[/red]: {escape(problem)}"
+        console.print(f"  {words}", soft_wrap=True)
     if not summary.scenes:
-        console.print("Nothing was due: there are no farms yet." if not summary.farms else "Nothing was due.")
+        console.print(_why_nothing(summary), soft_wrap=True)
         return
     table = Table("", "", box=None, show_header=False)
     table.columns[1].justify = "right"
     table.add_row("observed", f"{summary.observed:,}")
     for reason, number in summary.not_observed.items():
-        table.add_row(reason, f"{number:,}")
+        table.add_row(escape(reason), f"{number:,}")
     if summary.failed:
         table.add_row("[red]failed[/red]", f"{summary.failed:,}")
     console.print(table)
@@ -190,6 +192,16 @@ def print_summary(console: Console, summary: RunSummary) -> None:
     if broken:
         table = Table("day", "tile", "failed", "problem", box=SIMPLE_HEAD)
         for scene in broken[:SHOWN]:
-            table.add_row(str(scene.day), scene.tile_set, f"{scene.failed:,}", scene.problem or "")
+            table.add_row(str(scene.day), escape(scene.tile_set), f"{scene.failed:,}", escape(scene.problem or ""))
         console.print(table)
         console.print("What failed is tried again at the next run.")
+
+
+def _why_nothing(summary: RunSummary) -> str:
+    if not summary.farms:
+        return "Nothing was due: there are no farms yet."
+    if not summary.catalog_problems:
+        return "Nothing was due."
+    if not summary.catalogs:
+        return "No catalog could be searched, so what is due is not known."
+    return "Nothing was due in the catalogs that could be searched."

@@ -10,6 +10,7 @@ import orjson
 import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from infra.settings import load_settings
@@ -57,13 +58,13 @@ def _show(console: Console, found: WorkStatus, *, now: dt.datetime) -> None:
         table.add_row(f"[dim]{name}[/dim]", value)
     console.print(table)
     for reason, number in list(found.skipped.items())[:SHOWN]:
-        console.print(f"  [dim]{number:,} items skipped:[/dim] {reason}", soft_wrap=True)
+        console.print(f"  [dim]{number:,} items skipped:[/dim] {escape(reason)}", soft_wrap=True)
     if not found.failed:
         return
     failed = Table("day", "tile", "farms", "tries", "problem", box=SIMPLE_HEAD, title="Failed, to be tried again")
     for each in found.failed[:SHOWN]:
         row = (str(each.day), each.tile_set, f"{each.pending_farms:,}", str(each.attempts), each.problem or "")
-        failed.add_row(*row)
+        failed.add_row(*map(escape, row))
     console.print(failed)
     if len(found.failed) > SHOWN:
         console.print(f"and {len(found.failed) - SHOWN:,} more; --json lists up to a hundred")
