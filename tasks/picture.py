@@ -48,17 +48,18 @@ def draw_pixels(footprints: Footprints, seen: Seen, *, boundary: shapely.Geometr
     boundary.
 
     Args:
-        footprints, seen: of one farm.
+        footprints, seen: of one farm, with at least one pixel.
         boundary: in metres of the lattice's zone.
         lattice: on which the footprint lies.
     """
     top, left = int(footprints.rows.min()) - 1, int(footprints.cols.min()) - 1
     height, width = int(footprints.rows.max()) - top + 2, int(footprints.cols.max()) - left + 2
     side = max(1, min(PIXEL_SIDE, LARGEST_SIDE // max(height, width)))
-    canvas = np.full((height, width, 3), _PAPER, dtype=np.float64)
+    canvas = np.full((height, width, 3), _PAPER, dtype=np.uint8)
     ink = 0.25 + 0.75 * footprints.coverage[:, None]
-    canvas[footprints.rows - top, footprints.cols - left] = _colours(seen) * ink + np.array(_PAPER) * (1 - ink)
-    large = np.kron(canvas, np.ones((side, side, 1)))
+    colours = _colours(seen) * ink + np.array(_PAPER) * (1 - ink)
+    canvas[footprints.rows - top, footprints.cols - left] = colours.round()
+    large = canvas.repeat(side, axis=0).repeat(side, axis=1)
     if side >= 6:
         hidden = np.zeros((height, width), np.bool_)
         hidden[footprints.rows - top, footprints.cols - left] = seen.is_hidden
@@ -69,7 +70,7 @@ def draw_pixels(footprints: Footprints, seen: Seen, *, boundary: shapely.Geometr
         [shapely.boundary(boundary).buffer(step)], out_shape=large.shape[:2], transform=from_origin(*corner, step, step)
     )
     large[outline > 0] = _LINE
-    return _png(large.round().astype(np.uint8), from_origin(*corner, step, step))
+    return _png(large, from_origin(*corner, step, step))
 
 
 def _colours(seen: Seen) -> npt.NDArray[np.float64]:
