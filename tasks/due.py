@@ -51,9 +51,7 @@ def _in_days(
         season over many farms would fill the memory."""
         found = observed_inputs(connection, [pass_id], index=INDEX, mask_policy=policy, farm_ids=wanted)
         done = found.get(pass_id, {})
-        again = [key for key in done if key[0] in waiting.get(pass_id, ())]
-        bench.asked_again.update((pass_id, farm_id) for farm_id, _ in again)
-        for key in again:
+        for key in _asked_again(bench, connection, pass_id, done) if pass_id in waiting else ():
             del done[key]
         return done
 
@@ -72,10 +70,27 @@ def _left_behind(
     for pass_id, scenes in scenes_of_passes(connection, set(waiting) - but).items():
         own = [farms[farm_id] for farm_id in sorted(waiting[pass_id]) if farm_id in farms]
         found = plan(own, choose_catalog(scenes, order), method=bench.method.name)
-        bench.asked_again.update((pass_id, farm.id) for farm in own)
+        ids = [farm.id for farm in own]
+        done = observed_inputs(connection, [pass_id], index=INDEX, mask_policy=policy, farm_ids=ids)
+        _asked_again(bench, connection, pass_id, done.get(pass_id, {}))
         _release(bench, connection, own, found, {pass_id: waiting[pass_id]})
         works += found
     return works
+
+
+def _asked_again(
+    bench: Bench, connection: Connection, pass_id: str, done: Mapping[tuple[int, int], str]
+) -> list[tuple[int, int]]:
+    """Note which of the farms that were observed wait all the same: a run was to observe them again and did not.
+
+    Who waits is read after what was observed. The other way round, a farm that another run answers in between would
+    seem to be both, and be observed twice.
+    """
+    method = {"index": INDEX, "mask_policy": bench.settings.mask_policy.name}
+    waiting = pending_farms(connection, [pass_id], **method).get(pass_id, set())
+    again = [key for key in done if key[0] in waiting]
+    bench.asked_again.update((pass_id, farm_id) for farm_id, _ in again)
+    return again
 
 
 def _release(
