@@ -69,7 +69,7 @@ LIMITS: Mapping[Grain, Mapping[str, Limits]] = {
         "et0_mm": Limits(0, 3, "a tenth of the daily limit"),
     },
 }
-"""For each grain and variable, in the variable's own unit."""
+"""For each grain and variable, in the variable's own unit. Current weather has those of an hour."""
 
 
 def plausible(readings: Iterable[Reading]) -> tuple[tuple[Reading, ...], tuple[Implausible, ...]]:
@@ -94,7 +94,7 @@ def plausible(readings: Iterable[Reading]) -> tuple[tuple[Reading, ...], tuple[I
 
 
 def _odd_variables(reading: Reading) -> list[str]:
-    limits = LIMITS[reading.grain]
+    limits = LIMITS[Grain.DAILY if reading.grain is Grain.DAILY else Grain.HOURLY]
     # Not a number is not between any limits.
     odd = [name for name, value in reading.values.items() if not limits[name].low <= value <= limits[name].high]
     return odd or _out_of_order(reading.values)
