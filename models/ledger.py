@@ -6,7 +6,6 @@ import datetime as dt
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
@@ -27,44 +26,6 @@ LEFT_BEHIND_AT_ONCE = 500
 
 ROWS_AT_ONCE = 500
 """Scenes or units of work that are written or read in one go."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FailedWork:
-    """A scene in which farms could not be answered, and why."""
-
-    pass_id: str
-    tile_set: str
-    mask_policy: str
-    day: dt.date
-    attempts: int
-    pending_farms: int
-    problem: str | None
-    is_retryable: bool | None
-    finished_at: dt.datetime
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkStatus:
-    """How things stand, over everything that is stored."""
-
-    farms: int
-    """Active ones."""
-    scenes: int
-    """Usable ones, of all catalogs."""
-    skipped: dict[str, int]
-    """Items that cannot be used, by reason, the most frequent first."""
-    observations: dict[str, int]
-    """Of present boundaries, by status."""
-    newest_acquired_at: dt.datetime | None
-    """Newest pass that was looked at, whatever came of it."""
-    newest_observed_day: dt.date | None
-    """Newest solar day with a value for some farm."""
-    work: dict[str, int]
-    """Units of work by state: planned, done, failed."""
-    failed: tuple[FailedWork, ...]
-    """Newest first, at most as many as asked for; those in which no active farm is pending are left out."""
-    last_finished_at: dt.datetime | None
 
 
 def record_scenes(connection: Connection, found: Iterable[Scene], skipped: Iterable[SkippedItem]) -> None:
@@ -130,7 +91,7 @@ def scenes_of_passes(connection: Connection, pass_ids: Collection[str]) -> dict[
     return found
 
 
-def skipped_items(connection: Connection, *, limit: int = 1_000) -> list[SkippedItem]:
+def skipped_items(connection: Connection, *, limit: int) -> list[SkippedItem]:
     """Return items that cannot be used and why, those that were noted last first."""
     query = (
         select(scenes.c.catalog, scenes.c.collection, scenes.c.item_id, scenes.c.skipped_reason.label("reason"))
@@ -352,55 +313,3 @@ def _unlock(connection: Connection, key: int) -> None:
         connection.execute(select(func.pg_advisory_unlock(key)))
     except DBAPIError:  # the server went away, and the lock with the session
         connection.invalidate()
-
-
-def work_status(connection: Connection, *, limit: int = 100) -> WorkStatus:
-    """Return how things stand, with at most `limit` of the failed units of work. Times are UTC."""
-    one = connection.execute(text(_TOTALS)).one()
-    failed = connection.execute(text(_FAILED), {"limit": limit}).mappings()
-    return WorkStatus(
-        farms=one.farms,
-        scenes=one.scenes,
-        skipped=_counts(connection, _SKIPPED),
-        observations=_counts(connection, _OBSERVATIONS),
-        newest_acquired_at=_in_utc(one.newest_acquired_at),
-        newest_observed_day=one.newest_observed_day,
-        work=_counts(connection, "SELECT state, count(*) FROM work GROUP BY 1 ORDER BY 1"),
-        failed=tuple(FailedWork(**{**row, "finished_at": _in_utc(row["finished_at"])}) for row in failed),
-        last_finished_at=_in_utc(one.last_finished_at),
-    )
-
-
-def _counts(connection: Connection, query: str) -> dict[str, int]:
-    return {row[0]: row[1] for row in connection.execute(text(query))}
-
-
-def _in_utc(instant: dt.datetime | None) -> dt.datetime | None:
-    return None if instant is None else instant.astimezone(dt.UTC)
-
-
-_TOTALS = """
-SELECT (SELECT count(*) FROM farms WHERE is_active) AS farms,
-       (SELECT count(*) FROM scenes WHERE document IS NOT NULL) AS scenes,
-       (SELECT max(acquired_at) FROM observations) AS newest_acquired_at,
-       (SELECT day FROM observations WHERE ndvi IS NOT NULL ORDER BY day DESC LIMIT 1) AS newest_observed_day,
-       (SELECT max(finished_at) FROM work) AS last_finished_at
-"""
-
-_SKIPPED = "SELECT skipped_reason, count(*) FROM scenes WHERE skipped_reason IS NOT NULL GROUP BY 1 ORDER BY 2 DESC, 1"
-
-_OBSERVATIONS = """
-SELECT o.status, count(*) FROM observations AS o JOIN farms AS f ON f.id = o.farm_id
-WHERE o.boundary_version = f.boundary_version
-GROUP BY 1 ORDER BY 1
-"""
-
-_FAILED = """
-SELECT pass_id, tile_set, mask_policy, day, attempts, pending.farms AS pending_farms, problem, is_retryable, finished_at
-FROM work CROSS JOIN LATERAL (
-    SELECT count(*) AS farms FROM farms WHERE id = ANY(pending_farm_ids) AND is_active
-) AS pending
-WHERE state = 'failed' AND pending.farms > 0
-ORDER BY acquired_at DESC, pass_id, tile_set
-LIMIT :limit
-"""

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from infra.settings import load_settings
 from infra.stores import open_stores
-from models.ledger import WorkStatus, work_status
+from models.status import WorkStatus, work_status
 
 SHOWN = 15
 
@@ -24,6 +24,9 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
     """Show how things stand: farms, observations, freshness, and what failed.
+
+    Where there are many observations their numbers are estimated, and said to be. JSON also lists up to a hundred
+    of the items that were skipped.
 
     Exit code 1 when work failed and waits for another try.
     """
@@ -41,6 +44,8 @@ def status(
 def _show(console: Console, found: WorkStatus, *, now: dt.datetime) -> None:
     table = Table("", "", box=None, show_header=False, padding=(0, 2))
     observations = ", ".join(f"{number:,} {status}" for status, number in found.observations.items()) or "none yet"
+    if found.is_estimated:
+        observations = f"about {observations}"
     work = ", ".join(f"{number:,} {state}" for state, number in found.work.items()) or "none yet"
     newest = "none yet"
     if found.newest_acquired_at is not None:

@@ -10,7 +10,6 @@ from sqlalchemy import Engine, text
 
 from models.domain import Rescale, SceneWork, SkippedItem, Status
 from models.ledger import (
-    WorkStatus,
     begin_work,
     finish_work,
     known_scenes,
@@ -18,9 +17,9 @@ from models.ledger import (
     record_scenes,
     skipped_items,
     work_lock,
-    work_status,
 )
 from models.observations import save_observations
+from models.status import WorkStatus, work_status
 from tests.support.facts import NOON, POLICY, engine_for, observed, scene, store_farms, table, unseen, work
 from tests.support.other_process import Program
 
@@ -96,7 +95,7 @@ class TestScenes:
             record(engine, given)
             assert known(engine) == usable
             with engine.connect() as connection:
-                assert skipped_items(connection) == unusable
+                assert skipped_items(connection, limit=9) == unusable
 
     def test_an_item_given_both_ways_is_usable(self, engine: Engine) -> None:
         record(engine, skipped(), scene(1))
@@ -245,7 +244,9 @@ class TestStatus:
             farms=0,
             scenes=0,
             skipped={},
+            skipped_items=(),
             observations={},
+            is_estimated=False,
             newest_acquired_at=None,
             newest_observed_day=None,
             work={},
@@ -266,13 +267,45 @@ class TestStatus:
         finish(engine, failed, ids[0], ids[2], problem="red: 503")
         found = status(engine)
         assert (found.farms, found.scenes, found.skipped) == (3, 2, {"no red asset": 2, "no grid": 1})
-        assert found.observations == {"cloud": 1, "observed": 2}
+        assert [each.item_id for each in found.skipped_items] == [skipped(each).item_id for each in (3, 4, 5)]
+        assert (found.observations, found.is_estimated) == ({"cloud": 1, "observed": 2}, False)
         assert (found.newest_acquired_at, found.newest_observed_day) == (NOON + DAY, NOON.date())
         assert found.work == {"done": 1, "failed": 1}
         [problem] = found.failed
         assert (problem.tile_set, problem.day, problem.attempts) == ("33TWM", (NOON + DAY).date(), 1)
         assert (problem.pending_farms, problem.problem, problem.is_retryable) == (2, "red: 503", True)
         assert found.last_finished_at == problem.finished_at
+
+    def test_what_is_told_one_by_one_is_bounded(self, engine: Engine) -> None:
+        ids = store_farms(engine, 1)
+        record(engine, *(skipped(number) for number in range(5)))
+        works = [work(ids, acquired_at=NOON + number * DAY) for number in range(4)]
+        for each in works:
+            plan(engine, each)
+            finish(engine, each, *ids, problem="x")
+        with engine.connect() as connection:
+            found = work_status(connection, limit=2)
+        assert (found.skipped, len(found.skipped_items)) == ({"no red asset": 5}, 2)
+        assert [each.day for each in found.failed] == [(NOON + number * DAY).date() for number in (3, 2)]
+
+    def test_many_observations_are_estimated_from_a_sample(self, engine: Engine) -> None:
+        [farm_id] = store_farms(engine, 1)
+        minute = dt.timedelta(minutes=1)
+        instants = [NOON + number * minute for number in range(4_000)]
+        made = [
+            (unseen if number % 4 == 0 else observed)(farm_id, acquired_at=instant, pass_id=f"p{number}")
+            for number, instant in enumerate(instants)
+        ]
+        with engine.begin() as connection:
+            save_observations(connection, made)
+        with engine.connect() as connection:
+            counted = work_status(connection)
+            sampled = work_status(connection, counted_bytes=500_000)
+        assert (counted.observations, counted.is_estimated) == ({"cloud": 1_000, "observed": 3_000}, False)
+        assert sampled.is_estimated
+        assert sampled.observations["observed"] == pytest.approx(3_000, rel=0.4)
+        assert sampled.observations["cloud"] == pytest.approx(1_000, rel=0.4)
+        assert all(number % 100 == 0 or number < 1_000 for number in sampled.observations.values())
 
     def test_farms_that_were_deactivated_are_not_waited_for(self, engine: Engine) -> None:
         [only] = store_farms(engine, 1)
