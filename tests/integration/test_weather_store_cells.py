@@ -45,7 +45,7 @@ def without(engine: Engine, prefix: str = "om-0.1:") -> list[int]:
 
 def revisions(engine: Engine) -> dict[int, int]:
     with engine.connect() as connection:
-        return dict(connection.execute(text("SELECT farm_id, revision FROM farm_cells")).tuples().all())
+        return {row.farm_id: row.revision for row in connection.execute(text("SELECT * FROM farm_cells"))}
 
 
 def test_each_cell_is_listed_once_with_its_active_farms(engine: Engine, farm_ids: list[int]) -> None:
