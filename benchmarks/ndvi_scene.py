@@ -31,7 +31,7 @@ from benchmarks.tile import CLOUDY_FRACTION, DAYS, FULL_SIZE, Tile, make_tile  #
 
 FARMS = (50, 1_000, 10_000)
 QUICK_FARMS = (1_000,)
-QUICK_PAIRS_S = 14
+QUICK_PAIRS_S = 18
 TOLERANCE = 1e-6
 
 

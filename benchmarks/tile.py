@@ -21,7 +21,7 @@ from rasterio.transform import from_origin
 
 from models.domain import Asset, Grid, Rescale, Scene, SceneWork
 
-VERSION = 1
+VERSION = 2
 """Changes when the files would: an older folder in the cache is then left alone and not used."""
 FULL_SIZE = 10_980
 BLOCK = 1024
@@ -160,8 +160,8 @@ def _enlarge(image: Image, times: int) -> Image:
 
 
 def _clouds(rng: np.random.Generator, side: int) -> Image:
-    """Scene classes (side, side): about 30 % cloud and shadow in a few clouds a quarter of the tile wide."""
-    height = _smooth(rng, side, knots=5)
+    """Scene classes (side, side): about 30 % cloud and shadow in clouds a third of the tile wide."""
+    height = _smooth(rng, side, knots=3)
     levels = np.quantile(height[::16, ::16], [1 - CLOUDY_FRACTION * part for part in (1, 0.9, 0.8)])
     ground = np.where(_smooth(rng, side, knots=40) > 0, np.uint8(4), np.uint8(5))
     for level, scene_class in zip(levels, (3, 8, 9), strict=True):  # shadow around thin around thick cloud

@@ -41,12 +41,11 @@ def gather(array: da.Array, rows: Places, cols: Places, *, compute: Compute) -> 
     groups = np.split(order, np.flatnonzero(np.diff(number[order])) + 1)
     blocks = array.to_delayed(optimize_graph=True)
     pick = dask.delayed(_pick, pure=False)
-    tasks = [
-        pick(blocks[band, y, x], rows[members] - tops[y], cols[members] - lefts[x])
-        for members in groups
-        for y, x in [divmod(int(number[members[0]]), len(lefts))]
-        for band in range(array.numblocks[0])
-    ]
+    tasks = []
+    for members in groups:
+        y, x = divmod(int(number[members[0]]), len(lefts))
+        places = rows[members] - tops[y], cols[members] - lefts[x]
+        tasks += [pick(blocks[band, y, x], *places) for band in range(array.numblocks[0])]
     values = compute(tasks)
     for place, members in enumerate(groups):
         bands = values[place * array.numblocks[0] : (place + 1) * array.numblocks[0]]

@@ -92,6 +92,7 @@ class FootprintCache:
     def __init__(self, max_pixels: int = 20_000_000) -> None:
         self._kept: OrderedDict[tuple[int, int, int], Footprint] = OrderedDict()
         self._ways: dict[tuple[Lattice, float], int] = {}
+        self._joined: tuple[list[tuple[int, int, int]], Footprints] | None = None
         self._pixels = 0
         self._max_pixels = max_pixels
         self._lock = threading.Lock()  # scenes of one run share the cache
@@ -102,6 +103,8 @@ class FootprintCache:
             # a number for lattice and margin: ten thousand keys of plain numbers are quick to look up
             way = self._ways.setdefault((lattice, inner_margin_m), len(self._ways))
             keys = [(farm.id, farm.boundary_version, way) for farm in farms]
+            if self._joined is not None and self._joined[0] == keys:
+                return self._joined[1]  # the same farms in the next scene of their tile
             found = {key: footprint for key in keys if (footprint := self._kept.get(key)) is not None}
         missing = {key: farm for farm, key in zip(farms, keys, strict=True) if key not in found}
         if missing:
@@ -109,7 +112,10 @@ class FootprintCache:
             made = footprints_of(boundaries, lattice=lattice, inner_margin_m=inner_margin_m)
             found.update(zip(missing, made, strict=True))
             self._keep(dict(zip(missing, made, strict=True)))
-        return Footprints.join([found[key] for key in keys])
+        joined = Footprints.join([found[key] for key in keys])
+        with self._lock:
+            self._joined = keys, joined
+        return joined
 
     def _keep(self, made: dict[tuple[int, int, int], Footprint]) -> None:
         with self._lock:
