@@ -1,14 +1,12 @@
 """The command line: starts, migrates, inspects; may import anything.
 
-Exit codes: 0 done, 1 some of the work failed or a server is in trouble, 2 bad input.
+Exit codes: 0 done, 1 some of the work failed or a server is in trouble, 2 bad input, 130 and 143 interrupted.
 """
 
 from __future__ import annotations
 
-import signal
 import sys
 from importlib.metadata import version
-from types import FrameType
 from typing import Annotated
 
 import typer
@@ -18,6 +16,7 @@ from infra.cli.demo import demo
 from infra.cli.explain import explain
 from infra.cli.export import app as export_app
 from infra.cli.farms import app as farms_app
+from infra.cli.interrupts import EXIT_CODES, end_soon_when_told
 from infra.cli.ndvi import app as ndvi_app
 from infra.cli.status import status
 from infra.settings import load_settings
@@ -57,19 +56,9 @@ def _global(
     set_up_logs(level, as_json=settings.log_json)
 
 
-INTERRUPTED = (130, 143)
-"""Exit codes after Ctrl-C and after SIGTERM."""
-
-
-def _end(_number: int, _frame: FrameType | None) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # whoever asks twice must not stop us from stopping our servers
-    raise SystemExit(143)
-
-
 def main() -> None:
     """Run the command line; every error that a user can act on is one sentence on standard error."""
-    # By default SIGTERM skips every `finally`, and our embedded servers would be left running.
-    signal.signal(signal.SIGTERM, _end)
+    end_soon_when_told()
     try:
         app()
     except BadInput as error:
@@ -82,6 +71,6 @@ def main() -> None:
         sys.stderr.write(f"swath: the database does not answer any more: {redact(str(error.orig))}\n")
         sys.exit(1)
     except SystemExit as end:
-        if end.code in INTERRUPTED:
+        if end.code in EXIT_CODES.values():
             sys.stderr.write("swath: interrupted; what was saved stays, the rest is done at the next run\n")
         raise
