@@ -127,3 +127,5 @@ class WeatherAnswer:
     implausible: tuple[Implausible, ...] = ()
     missing: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """For a cell's key, variables asked for and not told at all."""
+    data_sets: tuple[str, ...] = ()
+    """Data sets that the source named behind the whole answer, such as `merra2` and `syn1deg`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -186,7 +187,7 @@ def requests_for(
     max_weight: float = MAX_WEIGHT,
     max_locations: int = MAX_LOCATIONS,
 ) -> list[Request]:
-    """The fewest requests that ask for all cells, none heavier than allowed unless one cell alone already is.
+    """The fewest requests that ask for all cells, none heavier than allowed: too many days of one cell are split.
 
     Args:
         cells: Cells of Open-Meteo, each once.
@@ -204,16 +205,26 @@ def requests_for(
     chosen = model or DEFAULT_MODELS[endpoint]
     asked = frozenset(grains)
 
-    def request(some: tuple[Cell, ...]) -> Request:
-        return Request(
-            endpoint=endpoint, cells=some, grains=asked, first_day=first_day, last_day=last_day, model=chosen
-        )
+    def request(some: tuple[Cell, ...], first: dt.date, last: dt.date) -> Request:
+        return Request(endpoint=endpoint, cells=some, grains=asked, first_day=first, last_day=last, model=chosen)
 
     everything = tuple(cells)
     if not everything:
         return []
-    size = max(1, min(max_locations, MAX_LOCATIONS, int(max_weight / request(everything[:1]).weight)))
-    return [request(everything[start : start + size]) for start in range(0, len(everything), size)]
+    spans = _spans(request(everything[:1], first_day, last_day), max_weight)
+    # The first span is the longest: what fits into it fits into all.
+    heaviest = request(everything[:1], *spans[0]).weight
+    size = max(1, min(max_locations, MAX_LOCATIONS, int(max_weight / heaviest)))
+    batches = [everything[start : start + size] for start in range(0, len(everything), size)]
+    return [request(batch, *span) for batch in batches for span in spans]
+
+
+def _spans(whole: Request, max_weight: float) -> list[tuple[dt.date, dt.date]]:
+    """The days of a request of one cell in as few and as equal pieces as are light enough."""
+    pieces = min(whole.days, math.ceil(whole.weight / max_weight))
+    length = math.ceil(whole.days / pieces)
+    starts = [whole.first_day + dt.timedelta(days=offset) for offset in range(0, whole.days, length)]
+    return [(start, min(whole.last_day, start + dt.timedelta(days=length - 1))) for start in starts]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ import pytest
 from models.errors import UpstreamError, UpstreamExhausted, UpstreamRejected, UpstreamUnavailable, UpstreamUnreadable
 from models.weather import Grain, WeatherAnswer
 from tasks.weather.cells import open_meteo_cell
-from tasks.weather.open_meteo import OpenMeteo
+from tasks.weather.open_meteo import Limit, OpenMeteo
 from tasks.weather.open_meteo_requests import Endpoint, Hosts, Request, requests_for
 from tasks.weather.polite import Manners
 from tests.support.weather_answers import open_meteo_answer_to
@@ -40,6 +40,7 @@ class Service:
     def __init__(self, server: WeatherServer, *, api_key: str | None = None) -> None:
         self.waits: list[float] = []
         self.charged: list[float] = []
+        self.limits: list[Limit] = []
         self.hosts = Hosts(forecast=server.url, archive=server.url, historical_forecast=server.url, api_key=api_key)
 
     def fetch(self, *, count: int = 1, endpoint: Endpoint = Endpoint.ARCHIVE) -> list[WeatherAnswer]:
@@ -52,6 +53,7 @@ class Service:
             self.hosts,
             manners=Manners(read_timeout_s=0.5, retry_delay_s=1),
             before_request=self._charge,
+            on_limit=self.limits.append,
             now=lambda: NOW,
             sleep=self.waits.append,
         ) as client:
@@ -119,6 +121,7 @@ def test_a_used_up_minute_or_hour_is_waited_out(server: WeatherServer, shared_da
     assert 30.5 <= minute <= 31.5  # 10:20:30 until 10:21:00, and a second more or less
     assert 2371 <= hour <= 2373  # until 11:00:00, and two seconds
     assert len(service.charged) == 3
+    assert service.limits == [Limit.MINUTE, Limit.HOUR]
 
 
 @pytest.mark.shared_data
@@ -132,6 +135,7 @@ def test_a_used_up_day_ends_the_task_with_the_time_at_which_it_may_go_on(
             service.fetch()
         assert caught.value.until == dt.datetime(2026, 11, 24, tzinfo=dt.UTC)
         assert service.waits == []
+        assert service.limits == [Limit.DAY]
         assert not caught.value.is_retryable
 
 
@@ -150,6 +154,7 @@ def test_too_many_at_once_and_overload_are_tried_again_soon(
     server.script(*recorded_errors(shared_data, reason), good)
     service = Service(server)
     service.fetch()
+    assert service.limits == []
     assert [0.5 <= wait <= 1.5 for wait in service.waits] == [True]
 
 

@@ -108,11 +108,18 @@ def test_a_district_is_one_request_and_no_request_is_too_heavy_for_a_minute() ->
     assert len(months) <= 5
 
 
-def test_one_cell_alone_may_be_heavier_and_is_asked_for_by_itself() -> None:
-    years = requests_for(
-        cells(3), endpoint=Endpoint.ARCHIVE, grains=[Grain.DAILY], first_day=dt.date(2010, 1, 1), last_day=DAY
-    )
-    assert [len(each.cells) for each in years] == [1, 1, 1]
+def test_many_years_of_a_cell_are_split_into_requests_without_a_gap_or_a_doubled_day() -> None:
+    first = dt.date(1950, 1, 1)
+    years = requests_for(cells(2), endpoint=Endpoint.ARCHIVE, grains=[Grain.DAILY], first_day=first, last_day=DAY)
+    assert all(each.weight <= 300 for each in years)
+    for cell in cells(2):
+        days = [
+            each.first_day + dt.timedelta(days=number)
+            for each in years
+            if each.cells == (cell,)
+            for number in range(each.days)
+        ]
+        assert days == [first + dt.timedelta(days=number) for number in range((DAY - first).days + 1)]
 
 
 def test_no_more_locations_than_the_service_takes() -> None:
