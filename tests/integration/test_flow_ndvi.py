@@ -202,7 +202,7 @@ def stores(
     return environment
 
 
-def test_a_catalog_that_fails_is_said_and_only_the_first_one_is_a_loss(
+def test_a_catalog_that_fails_stops_no_other_and_is_a_loss_that_is_said(
     june: June, stores: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import_farms(stores["SWATH_DATABASE_URL"], june.season.farms_file)
@@ -221,7 +221,7 @@ def test_a_catalog_that_fails_is_said_and_only_the_first_one_is_a_loss(
 
     monkeypatch.setenv("SWATH_STAC_COLLECTION", "sentinel-2-c1-l2a,no-such-collection")
     state, summary = run_days(TWICE, TWICE)
-    assert state.type == StateType.COMPLETED
+    assert state.type == StateType.FAILED, "passes that only it has are missing"
     assert "no-such-collection could not be searched" in (state.message or "")
     assert "**catalog 127.0.0.1/no-such-collection could not be searched**" in artifact(state)
     assert {row["catalog"] for row in stored_rows(stores["SWATH_DATABASE_URL"]).values()} == {C1}

@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -202,24 +203,29 @@ def test_a_failed_second_look_is_taken_again_by_the_next_run(
         assert run_days(day, day)[1].scenes == ()
 
 
-def test_two_runs_at_once_share_the_scenes_and_lose_nothing(
-    season: Season, calm: Rows, url: str, prefect_api: PrefectServer, monkeypatch: pytest.MonkeyPatch
+def swath_run(start: dt.date, end: dt.date) -> subprocess.Popen[bytes]:
+    command = [str(Path(sys.executable).with_name("swath")), "ndvi", "run", "--start", str(start), "--end", str(end)]
+    pipe = subprocess.PIPE
+    return subprocess.Popen([*command, "--json"], cwd=ROOT, env=dict(os.environ), stdout=pipe, stderr=pipe)
+
+
+def test_runs_at_once_share_the_scenes_and_lose_nothing(
+    season: Season, calm: Rows, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with served(season.folder, season.items) as archive:
-        archive.files.delay_s = 0.03
+        archive.files.delay_s = 0.1
         use(monkeypatch, archive.environment)
-        words = ["ndvi", "run", "--start", str(START), "--end", str(END), "--json"]
-        command = [str(Path(sys.executable).with_name("swath")), *words]
-        runs = [
-            subprocess.Popen(command, cwd=ROOT, env=dict(os.environ), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-            for _ in range(2)
-        ]
+        runs = [swath_run(START, END) for _ in range(2)]
+        while not query(url, "SELECT 1 FROM work LIMIT 1"):
+            time.sleep(0.1)
+        run_days(END, END)  # a third one, of a day that the others are at
         ends = [run.communicate(timeout=120) for run in runs]
     assert [run.returncode for run in runs] == [0, 0], ends
     for out, _ in ends:
         assert json.loads(out)["failed"] == 0
     assert without_revisions(stored_rows(url)) == without_revisions(calm)
     assert query(url, "SELECT DISTINCT state, attempts FROM work") == [("done", 1)], "no scene was read twice"
+    assert query(url, "SELECT DISTINCT pending_farm_ids FROM work") == [([],)]
 
 
 def test_a_reprocessed_item_replaces_what_it_made_and_nothing_else(
