@@ -38,7 +38,8 @@ def dask_compute(settings: Settings) -> Iterator[Compute]:
         raise ServerTrouble(
             f"no Dask scheduler at {settings.dask_address} (SWATH_DASK_ADDRESS): start one or unset it"
         ) from error
-    from distributed import CommClosedError, KilledWorker
+    from distributed import KilledWorker
+    from distributed.comm import CommClosedError
 
     def on_cluster(tasks: Sequence[Any]) -> Sequence[Any]:
         try:
