@@ -15,6 +15,9 @@ _STATISTICS = (*_NUMBERS, "histogram", *_INNER)
 KEY = ("farm_id", "boundary_version", "acquired_at", "index", "mask_policy")
 """What makes an observation the same one."""
 
+_SINGLE_ROUNDING = 2.0**-24
+"""Most by which a number changes, as a share of it, when it is stored in single precision."""
+
 _TOLD = (
     *("pass_id", "day", "status", "ndvi", "rule", "clear_fraction", *_STATISTICS, "class_counts", "item_ids"),
     *("processing_baseline", "catalog", "rescale_rule"),
@@ -42,17 +45,18 @@ def differences(stored: Mapping[str, object], observation: Observation) -> dict[
     Histograms are compared in single precision, in which they are stored.
     """
     now = dict(zip(_TOLD, _told(observation), strict=True))
-    return {
-        name: (stored[name], value)
-        for name, value in now.items()
-        if _comparable(name, stored[name]) != _comparable(name, value)
-    }
+    return {name: (stored[name], value) for name, value in now.items() if not _is_same(name, stored[name], value)}
 
 
-def _comparable(name: str, value: object) -> object:
-    if not isinstance(value, list | tuple):
-        return value
-    return list(array("f", value)) if name == "histogram" else list(value)
+def _is_same(name: str, stored: object, now: object) -> bool:
+    if not (isinstance(stored, list | tuple) and isinstance(now, list | tuple)):
+        return stored == now
+    if name != "histogram":
+        return list(stored) == list(now)
+    # Not by rounding `now` as well: a number half way between two (coverage fractions often are) goes either way.
+    return len(stored) == len(now) and all(
+        abs(one - other) <= _SINGLE_ROUNDING * abs(other) for one, other in zip(array("f", stored), now, strict=True)
+    )
 
 
 def row_of(observation: Observation) -> tuple[object, ...]:

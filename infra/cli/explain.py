@@ -109,7 +109,7 @@ def _again(bench: Bench, farm: Farm, day: dt.date, row: dict[str, Any], *, draw:
     [observation] = answer.observations
     note = None
     if work.inputs != row["inputs"]:
-        note = "the catalog has changed these scenes since; the next run observes them again"
+        note = "scenes or settings have changed since; the next run over this day observes it again"
     picture = _picture(bench, work, farm) if draw else None
     return Recomputed(observation, note, _differences(row, observation), picture)
 
@@ -124,8 +124,8 @@ def _work(bench: Bench, farm: Farm, day: dt.date, row: dict[str, Any]) -> SceneW
     order = list(dict.fromkeys([row["catalog"], *(catalog.name for catalog in catalogs)]))
     with bench.stores.engine.connect() as connection:
         scenes = known_scenes(connection, day, day)
-    works = [work for work in plan([farm], choose_catalog(scenes, order)) if work.pass_id == row["pass_id"]]
-    return works[0] if works else None
+    works = plan([farm], choose_catalog(scenes, order), method=bench.method.name)
+    return next((work for work in works if work.pass_id == row["pass_id"]), None)
 
 
 def _differences(row: dict[str, Any], again: Observation) -> tuple[str, ...]:

@@ -29,6 +29,8 @@ from models.observation_rows import differences
 from models.observations import observation_of, save_observations
 from tasks.steps import CatalogReport, SceneReport
 from tests.support.facts import NOON, POLICY, engine_for, observed, statistics, store_farms, unseen, work
+from tests.support.flow_runs import run_days, use
+from tests.support.simulated import draw_season, import_farms, served, stored_rows
 
 app = typer.Typer()
 app.command("status")(status)
@@ -37,6 +39,10 @@ app.add_typer(export_app, name="export")
 
 MARKUP = "status 400: [/api/v1/search] [bold]bad"
 """As a catalog answers: `[/...]` without a beginning is an error to rich, `[bold]` would be swallowed."""
+
+
+HALF_WAY = float.fromhex("0x1.f80c7fp-7")
+"""Exactly between two numbers of single precision: Postgres takes the lower one, Python the upper one."""
 
 
 @pytest.fixture
@@ -163,6 +169,28 @@ class TestExport:
 
 
 class TestExplain:
+    @pytest.mark.slow
+    @pytest.mark.timeout(200)
+    @pytest.mark.usefixtures("prefect_api")
+    def test_a_number_is_made_again_to_the_last_bit_unless_scenes_or_settings_changed(
+        self, engine: Engine, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        days = dt.date(2024, 6, 9), dt.date(2024, 6, 10)
+        season = draw_season(tmp_path, *days)
+        import_farms(database_url, season.farms_file)
+        with served(season.folder, season.items) as archive:
+            use(monkeypatch, archive.environment)
+            run_days(*days)
+            farm_id, day = next(key for key, row in stored_rows(database_url).items() if row["status"] == "observed")
+            with engine.begin() as connection:
+                connection.execute(text("UPDATE farms SET is_active = false"))
+            [same] = json.loads(swath("explain", farm_id, day, "--json").stdout)
+            monkeypatch.setenv("SWATH_INNER_MARGIN_M", "3")
+            [other] = json.loads(swath("explain", farm_id, day, "--json").stdout)
+        assert same["differences"] == []
+        assert (same["is_identical"], same["problem"]) == (True, None)
+        assert "scenes or settings have changed" in other["problem"]
+
     def test_a_farm_that_was_deactivated_is_explained_word_for_word(self, engine: Engine) -> None:
         [farm_id] = store_farms(engine, 1)
         save(engine, observed(farm_id, item_ids=("[/S2B_33TWM]",)))
@@ -174,7 +202,7 @@ class TestExplain:
 
     def test_what_is_stored_is_identical_to_what_was_computed(self, engine: Engine) -> None:
         [farm_id] = store_farms(engine, 1)
-        numbers = replace(statistics(), histogram=tuple(number / 7 for number in range(40)))
+        numbers = replace(statistics(), histogram=(HALF_WAY, *(number / 7 for number in range(1, 40))))
         for given in (observed(farm_id, statistics=numbers), unseen(farm_id)):
             save(engine, given)
             assert differences(stored_row(engine), given) == {}
