@@ -10,7 +10,7 @@ from sqlalchemy import Connection, text
 
 from models.revision import lock_revisions
 from models.schema import ensure_partitions
-from models.weather import Cell, Grain, Reading
+from models.weather import Cell, Reading
 from models.weather_rows import SHEETS, Sheet, merge_sql, row_of
 
 
@@ -38,11 +38,13 @@ def save_readings(connection: Connection, readings: Sequence[Reading]) -> SaveOu
     carries a revision wait: call it late. That a value was told again unchanged is noted without a new revision.
 
     Raises:
-        ValueError: a reading is given twice, or one is not what `row_of` accepts.
+        ValueError: a reading is given twice, is one of the present moment, or is not what `row_of` accepts.
     """
+    if any(each.grain not in SHEETS for each in readings):
+        raise ValueError("readings of the present moment are not stored")
     if len({_key(each) for each in readings}) < len(readings):
         raise ValueError("a reading is given twice")
-    staged = {grain: [each for each in readings if each.grain is grain] for grain in Grain}
+    staged = {grain: [each for each in readings if each.grain is grain] for grain in SHEETS}
     outcomes = [_save(connection, SHEETS[grain], some) for grain, some in staged.items() if some]
     return SaveOutcome(
         inserted=sum(each.inserted for each in outcomes),

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
-from models.weather import DAILY_VARIABLES, HOURLY_VARIABLES, Kind, Reading, Source
+from models.weather import DAILY_VARIABLES, HOURLY_VARIABLES, Grain, Kind, Reading, Source
 from models.weather_store import SaveOutcome, save_readings
 from tests.support.facts import engine_for, table
 from tests.support.readings import DAY, cell, daily, hourly, midnight
@@ -213,6 +213,10 @@ class TestRefused:
     def test_what_would_be_stored_wrong(self, engine: Engine, reading: Reading, problem: str) -> None:
         with pytest.raises(ValueError, match=problem):
             save(engine, reading)
+
+    def test_a_reading_of_the_present_moment(self, engine: Engine) -> None:
+        with pytest.raises(ValueError, match="present moment"):
+            save(engine, hourly(grain=Grain.CURRENT))
 
     def test_a_reading_given_twice(self, engine: Engine) -> None:
         with pytest.raises(ValueError, match="twice"):

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Connection, Engine, text
 
+from models.schema import ensure_partitions
 from models.weather import Kind, Reading, Source
 from models.weather_rows import FINAL, SHEETS
 from models.weather_store import save_readings
@@ -41,6 +42,8 @@ def tellings(draw: st.DrawFn) -> Reading:
 @pytest.fixture
 def engine(database_url: str) -> Iterator[Engine]:
     made = engine_for(database_url)
+    with made.begin() as connection:
+        ensure_partitions(connection, DAY, DAY, table="weather_daily")
     yield made
     made.dispose()
 
