@@ -43,32 +43,32 @@ site_cells AS (
 """The one site that these cells make up, of no farm."""
 
 
-def reconciled_sql(grain: Grain, *, name: str = "reconciled") -> str:
+def reconciled_sql(grain: Grain, *, name: str = "reconciled", bounds: tuple[str, str] = ("first", "last")) -> str:
     """SQL of common table expressions that end in `name`: one row for each site and time with any reading.
 
     Columns: `site`, `at` (the day or hour); for each variable above ground its value and `..._place`, from which
     the arrays `sources`, `kinds`, `models`, `finals` and `told_ats` tell who told it. Wants `site_cells` before it and
-    the parameters `first` and `last`, days or hours, both included.
+    the two parameters of `bounds`, days or hours, both included.
     """
-    return _ranked(grain, name=name, variables=SHEETS[grain].above_ground, by="")
+    return _ranked(grain, name=name, variables=SHEETS[grain].above_ground, by="", bounds=bounds)
 
 
 def reconciled_soil_sql(grain: Grain, *, name: str = "reconciled_soil") -> str:
     """As `reconciled_sql`, for the soil: one row for each site, time and `soil_layer`, told by one reading."""
-    return _ranked(grain, name=name, variables=SOIL, by=", soil_layer")
+    return _ranked(grain, name=name, variables=SOIL, by=", soil_layer", bounds=("first", "last"))
 
 
-def _ranked(grain: Grain, *, name: str, variables: tuple[str, ...], by: str) -> str:
+def _ranked(grain: Grain, *, name: str, variables: tuple[str, ...], by: str, bounds: tuple[str, str]) -> str:
     sheet = SHEETS[grain]
     order = " ".join(f"WHEN '{source}' THEN {place}" for place, source in enumerate(SOURCES_IN_ORDER))
-    with_layer = " AND r.soil_layer IS NOT NULL" if by else ""
+    within = f"r.{sheet.time} BETWEEN :{bounds[0]} AND :{bounds[1]}" + (" AND r.soil_layer IS NOT NULL" if by else "")
     return f"""
 {name}_parts AS (
     SELECT s.site, s.source, r.{sheet.time} AS at, r.kind, r.model, r.told_at, r.soil_layer,
            r.is_final AND NOT is_older AS is_final,
            {", ".join(_part(each) for each in variables)}
     FROM site_cells AS s
-    JOIN {sheet.table} AS r ON r.cell_id = s.cell_id AND r.{sheet.time} BETWEEN :first AND :last{with_layer}
+    JOIN {sheet.table} AS r ON r.cell_id = s.cell_id AND {within}
     JOIN (VALUES (false), (true)) AS part(is_older) ON NOT is_older OR (r.is_final AND r.kept IS NOT NULL)
 ), {name}_ranked AS (
     SELECT *, row_number() OVER (
