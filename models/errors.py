@@ -56,9 +56,7 @@ class UpstreamUnavailable(UpstreamError):
 
 
 class UpstreamMissing(UpstreamError):
-    """The service answered that the thing does not exist (404): files are sometimes published late."""
-
-    is_retryable = True
+    """The service answered that the thing does not exist (404): it may be published later, but not in a moment."""
 
 
 class UpstreamRejected(UpstreamError):

@@ -11,21 +11,43 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import re
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
-from enum import IntEnum
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import rasterio
 import structlog
 from rasterio.errors import RasterioIOError
 from rasterio.windows import Window
+
+from tasks.imagery.files import (
+    HttpLimits,
+    NotRead,
+    Unread,
+    gdal_options,
+    gdal_path,
+    open_raster,
+    use_gdal_options,
+    why_unread,
+)
+from tasks.imagery.signing import sign
+
+__all__ = [
+    "CELL",
+    "BlockReader",
+    "HttpLimits",
+    "Unread",
+    "decode",
+    "encode",
+    "gdal_options",
+    "gdal_path",
+    "use_gdal_options",
+    "wanted_cells",
+    "why_unread",
+]
 
 log = structlog.get_logger(__name__)
 
@@ -38,28 +60,6 @@ PATIENCE = 2
 
 A stalled file would otherwise be waited for block by block, for an hour and more, and the whole scene with it.
 """
-
-
-class NotAsTold(RasterioIOError):  # type: ignore[misc]
-    """The file is a raster, but not the one that its item describes."""
-
-
-class Unread(IntEnum):
-    """Why a pixel could not be read; stands in the array in place of its number."""
-
-    UNAVAILABLE = -1
-    """Down, slow, overloaded or cut short: may work in a moment."""
-    MISSING = -2
-    """The file does not exist (404): may be published later."""
-    REJECTED = -3
-    """The server refused (401, 403, other 4xx)."""
-    UNREADABLE = -4
-    """The answer is not the raster it should be."""
-
-    @property
-    def is_retryable(self) -> bool:
-        """Whether another try within the same run is worth it."""
-        return self is Unread.UNAVAILABLE
 
 
 def encode(why: Unread, dtype: np.dtype[Any]) -> int:
@@ -79,51 +79,7 @@ def decode(values: npt.NDArray[np.unsignedinteger[Any]]) -> npt.NDArray[np.int32
     return np.where(unread, numbers - top, numbers)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HttpLimits:
-    """How patient the reader is with a file server."""
-
-    timeout_s: float = 30
-    """Longest time without progress."""
-    connect_timeout_s: float = 10
-    retries: int = 4
-    """Further tries of one request after 429, 5xx or a broken connection."""
-    retry_delay_s: float = 0.5
-
-
-def gdal_options(limits: HttpLimits) -> dict[str, Any]:
-    """GDAL configuration for reading cloud-optimised files over HTTP.
-
-    Source: titiler's and GDAL's notes on performance tuning; each was measured with this reader.
-    `GDAL_INGESTED_BYTES_AT_OPEN` is left off: with handles pooled per file it only adds requests.
-    """
-    return {
-        "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
-        "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
-        "GDAL_HTTP_MAX_RETRY": str(limits.retries),
-        "GDAL_HTTP_RETRY_DELAY": str(limits.retry_delay_s),
-        "GDAL_HTTP_CONNECTTIMEOUT": str(max(1, round(limits.connect_timeout_s))),
-        # A stalled transfer ends after timeout_s without progress; a slow but living one may go on for longer.
-        "GDAL_HTTP_LOW_SPEED_TIME": str(max(1, round(limits.timeout_s))),
-        "GDAL_HTTP_LOW_SPEED_LIMIT": "100",
-        "GDAL_HTTP_TIMEOUT": str(max(1, round(limits.timeout_s * 10))),
-        # Each handle keeps the header it was opened with, whatever else goes through the shared cache meanwhile.
-        "VSI_CACHE": "TRUE",
-        "VSI_CACHE_SIZE": "1000000",
-        "GDAL_CACHEMAX": 128,
-        "GDAL_NUM_THREADS": "1",
-    }
-
-
 _thread = threading.local()
-
-
-def use_gdal_options(limits: HttpLimits) -> None:
-    """Set GDAL's options for this thread, once: entering `rasterio.Env` again and again leaks (rasterio#2932)."""
-    if getattr(_thread, "limits", None) != limits:
-        _thread.environment = rasterio.Env(**gdal_options(limits))
-        _thread.environment.__enter__()
-        _thread.limits = limits
 
 
 def _blank(shape: tuple[int, int], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
@@ -157,47 +113,6 @@ def wanted_cells(
     cells = np.zeros(height * width, dtype=np.bool_)
     cells[rows // CELL * width + cols // CELL] = True
     return cells.reshape(height, width)
-
-
-_attempts = itertools.count(1)
-
-
-def gdal_path(url: str) -> str:
-    """The name under which GDAL opens `url`, new at every call.
-
-    GDAL remembers a failed read by name: the same name asked again makes no request (rasterio#2119). A fragment is
-    part of the name but is never sent to the server, so a reader made for another try really asks again.
-    """
-    if url.startswith(("http://", "https://")):
-        return f"/vsicurl/{url}#{next(_attempts)}"
-    if url.startswith("s3://"):
-        return "/vsis3/" + url.removeprefix("s3://")
-    return url.removeprefix("file://")
-
-
-def why_unread(error: BaseException) -> Unread:
-    """Class an error of GDAL by what it says along its chain of causes."""
-    if isinstance(error, NotAsTold):
-        return Unread.UNREADABLE
-    texts = []
-    cause: BaseException | None = error
-    while cause is not None:
-        texts.append(str(cause))
-        cause = cause.__cause__ or cause.__context__
-    text = " | ".join(texts)
-    if match := re.search(r"HTTP response code: (\d{3})|response_code=(\d{3})", text):
-        status = int(match[1] or match[2])
-        if status in (404, 410):
-            return Unread.MISSING
-        if 400 <= status < 500 and status not in (408, 425, 429):
-            return Unread.REJECTED
-        return Unread.UNAVAILABLE
-    # all bytes came and do not decode: `ZIPDecode:Decoding error at scanline 512`
-    if "not recognized as being in a supported file format" in text or "Decode:" in text:
-        return Unread.UNREADABLE
-    if "No such file or directory" in text:
-        return Unread.MISSING
-    return Unread.UNAVAILABLE
 
 
 class BlockReader:
@@ -315,7 +230,8 @@ class BlockReader:
             if self._idle:
                 return self._idle.pop()
             if self._path is None:
-                path = gdal_path(sign(self.url, self.signer))
+                with self._patience():
+                    path = gdal_path(sign(self.url, self.signer, limits=self.limits))
                 dataset = self._open(path)
                 self._path = path
                 return dataset
@@ -326,7 +242,7 @@ class BlockReader:
             # A read looks at the mask flags, for which GDAL goes through all directories of the file, also those of
             # overviews at its far end, while the interpreter lock is held. Named so, they are gone through on opening,
             # the lock released: nobody waits for a server with the lock in hand.
-            dataset = rasterio.open(path, sharing=False, OVERVIEW_LEVEL="NONE")
+            dataset = open_raster(path, OVERVIEW_LEVEL="NONE")
             try:
                 self._check(dataset)
             except RasterioIOError:
@@ -336,14 +252,16 @@ class BlockReader:
 
     def _check(self, dataset: Any) -> None:
         """Hold a file to its item: windows are cut by the item's grid, and numbers are kept as whole ones."""
-        if dataset.transform.is_identity:  # GDAL opens a file whose header was cut short, without its tags
+        # GDAL opens a file whose header was cut short without the tags that were cut, some of which come later
+        if dataset.transform.is_identity or dataset.crs is None:
             raise RasterioIOError("the header does not say where the pixels lie")
         off = max(abs(one - other) for one, other in zip(dataset.bounds, self.bounds, strict=True))
-        epsg = dataset.crs.to_epsg() if dataset.crs else None
+        epsg = dataset.crs.to_epsg()
         if dataset.shape != self.shape or off > 0.01 * dataset.res[0] or epsg not in (self.epsg, None):
-            raise NotAsTold(f"{dataset.shape} pixels of EPSG:{epsg} at {dataset.bounds}, the item says otherwise")
+            told = f"{dataset.shape} pixels of EPSG:{epsg} at {dataset.bounds}, the item says otherwise"
+            raise NotRead(told, why=Unread.UNREADABLE)
         if not np.issubdtype(dataset.dtypes[0], np.integer):
-            raise NotAsTold(f"holds {dataset.dtypes[0]}, not digital numbers")
+            raise NotRead(f"holds {dataset.dtypes[0]}, not digital numbers", why=Unread.UNREADABLE)
 
     def _give_back(self, dataset: Any) -> None:
         with self._lock:
@@ -381,13 +299,3 @@ def _cut(bounds: tuple[int, int, int, int], window: Window) -> Window:
     bottom = min(bounds[2], int(window.row_off + window.height))
     right = min(bounds[3], int(window.col_off + window.width))
     return Window(left, top, right - left, bottom - top)
-
-
-def sign(url: str, signer: str | None) -> str:
-    """The address to read from now: signed addresses expire within the hour, so they are never stored."""
-    if signer != "planetary-computer":
-        return url
-    import planetary_computer
-
-    signed: str = planetary_computer.sign_url(url)
-    return signed
