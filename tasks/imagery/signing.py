@@ -5,7 +5,9 @@ from __future__ import annotations
 import datetime as dt
 import itertools
 import json
+import os
 import random
+import re
 import threading
 import time
 from dataclasses import dataclass
@@ -19,9 +21,13 @@ from tasks.imagery.files import HttpLimits, NotRead, Unread
 from tasks.imagery.items import instant
 
 PLANETARY_COMPUTER = "planetary-computer"
+TOKEN_SERVICE = "https://planetarycomputer.microsoft.com/api/sas/v1/token"  # noqa: S105  an address
+"""`PC_SDK_SAS_URL` names another one, and `PC_SDK_SUBSCRIPTION_KEY` a key for it, as in Planetary Computer's own
+package, which asks without a limit in time and ten times over."""
 SIGNED_HOSTS = ".blob.core.windows.net"
 """End of the names of hosts whose files Planetary Computer signs."""
 
+_PLACE = re.compile(r"[a-z0-9-]+/[a-z0-9$-]+")
 _PASSING = frozenset({408, 425, 429})
 _SPARE_S = 60
 _LONGEST_WAIT_S = 10.0
@@ -55,6 +61,8 @@ def sign(url: str, signer: str | None, *, limits: HttpLimits) -> str:
     if {"st", "se", "sp"} & set(parse_qs(parts.query)):
         return url  # signed already
     place = f"{(parts.hostname or '').partition('.')[0]}/{parts.path.lstrip('/').partition('/')[0]}"
+    if not _PLACE.fullmatch(place):
+        raise NotRead("no signature: the address names no container", why=Unread.UNREADABLE)
     return f"{url}{'&' if parts.query else '?'}{_token(place, limits).query}"
 
 
@@ -96,15 +104,13 @@ def _asked(place: str, limits: HttpLimits) -> _Token:
 
 
 def _answer(place: str, limits: HttpLimits, deadline: float) -> _Token:
-    """What the token service says now; its address and key are the ones of the `planetary-computer` package."""
-    from planetary_computer.settings import Settings
-
-    settings = Settings()
+    """What the token service says now."""
+    service, key = os.environ.get("PC_SDK_SAS_URL") or TOKEN_SERVICE, os.environ.get("PC_SDK_SUBSCRIPTION_KEY")
     left_s = max(0.1, deadline - time.monotonic())
-    headers = {"Ocp-Apim-Subscription-Key": settings.subscription_key} if settings.subscription_key else None
+    headers = {"Ocp-Apim-Subscription-Key": key} if key else None
     timeout = (min(limits.connect_timeout_s, left_s), min(limits.timeout_s, left_s))
     try:
-        with requests.get(f"{settings.sas_url}/{place}", headers=headers, timeout=timeout, stream=True) as response:
+        with requests.get(f"{service.rstrip('/')}/{place}", headers=headers, timeout=timeout, stream=True) as response:
             status = response.status_code
             if 400 <= status < 500 and status not in _PASSING:
                 raise NotRead(f"no signature for {place}: status {status}", why=Unread.REJECTED)
