@@ -95,9 +95,15 @@ def test_only_blocks_that_hold_a_farm_are_fetched(archive: Archive, compute: Com
     assert {each.status for each in answer.observations} == {Status.OBSERVED}
     for band in ("B04", "B08"):
         assert archive.fetched(band) == {(1, 1), (1, 2), (8, 5)}
-        sizes = sum(archive.places(band)[block][1] for block in ((1, 1), (1, 2), (8, 5)))
-        assert archive.server.bytes_for(band) < sizes + 150_000  # and headers, and the ends of 16 kB pages
-    assert archive.fetched("SCL") == {(0, 0), (0, 1), (4, 2)}
+    # GDAL reads in pages of 32 kB, and ahead of the header: whole small blocks of classes may come along.
+    assert archive.fetched("SCL") >= {(0, 0), (0, 1), (4, 2)}
+    for band, blocks in (
+        ("B04", [(1, 1), (1, 2), (8, 5)]),
+        ("B08", [(1, 1), (1, 2), (8, 5)]),
+        ("SCL", [(0, 0), (4, 2)]),
+    ):
+        sizes = sum(archive.places(band)[block][1] for block in blocks)
+        assert archive.server.bytes_for(band) < sizes + 150_000
 
 
 def test_neighbouring_blocks_come_with_one_request(archive: Archive, compute: Compute) -> None:
