@@ -8,11 +8,35 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tests.support.archives import ROOT
+
+# Many commands in one process: each takes a second or more to start, nearly all of it for imports.
+_ONE_AFTER_THE_OTHER = """
+import contextlib, io, json, os, sys
+from infra.cli import main
+
+calls, ends, environment = json.load(sys.stdin), [], dict(os.environ)
+for more, words in calls:
+    os.environ.clear()
+    os.environ.update(environment | more)
+    sys.argv = ["swath", *words]
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code or 0
+    ends.append([code, out.getvalue(), err.getvalue()])
+json.dump(ends, sys.stdout)
+"""
+
+Call = tuple[dict[str, str], Sequence[str | Path]]
+"""Further environment, and arguments."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +69,20 @@ class Swath:
             timeout=timeout_s,
         )
         return Done(done.returncode, done.stdout, done.stderr)
+
+    def each(self, calls: Sequence[Call], *, timeout_s: float = 150) -> list[Done]:
+        """Run one after the other in one process, as if each were run alone."""
+        done = subprocess.run(
+            [sys.executable, "-c", _ONE_AFTER_THE_OTHER],
+            env=os.environ | self.environment,
+            cwd=ROOT,
+            input=json.dumps([[more, list(map(str, words))] for more, words in calls]),
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+        )
+        assert done.returncode == 0, done.stderr
+        return [Done(*end) for end in json.loads(done.stdout)]
 
     def ok(self, *arguments: str | Path) -> Done:
         """Run it, and see that it ends well."""
