@@ -160,8 +160,8 @@ sums AS (
 )"""
 
 _AGRONOMY = f"""
-WITH {OF_FARMS}, {reconciled_sql(Grain.DAILY)},
-{reconciled_sql(Grain.HOURLY, name="hourly", bounds=("first_hour", "last_hour"))},
+WITH {OF_FARMS}, {reconciled_sql(Grain.DAILY, variables=_USED)},
+{reconciled_sql(Grain.HOURLY, name="hourly", bounds=("first_hour", "last_hour"), variables=("temperature_c",))},
 {_DAYS}, {_SPELLS}, {_HOURS}, {_SUMS}
 SELECT f.farm_id, CAST(:days AS integer) AS days, s.forecast_days,
        s.growing_degree_days, s.growing_degree_days_missing, s.precipitation_mm, s.precipitation_days_missing,

@@ -30,7 +30,8 @@ farm_sites AS (
     GROUP BY farm_id
 ), site_cells AS (
     SELECT s.site, c.id AS cell_id, c.source
-    FROM (SELECT DISTINCT site FROM farm_sites) AS s JOIN weather_cells AS c ON c.id = ANY(s.site)
+    FROM (SELECT DISTINCT site FROM farm_sites) AS s
+    CROSS JOIN unnest(s.site) AS of_site(cell_id) JOIN weather_cells AS c ON c.id = of_site.cell_id
 )"""
 """Sites of farms, for `reconciled_sql`: farms in the same cells share one, so that it is reconciled once."""
 
@@ -43,14 +44,20 @@ site_cells AS (
 """The one site that these cells make up, of no farm."""
 
 
-def reconciled_sql(grain: Grain, *, name: str = "reconciled", bounds: tuple[str, str] = ("first", "last")) -> str:
+def reconciled_sql(
+    grain: Grain,
+    *,
+    name: str = "reconciled",
+    bounds: tuple[str, str] = ("first", "last"),
+    variables: tuple[str, ...] | None = None,
+) -> str:
     """SQL of common table expressions that end in `name`: one row for each site and time with any reading.
 
-    Columns: `site`, `at` (the day or hour); for each variable above ground its value and `..._place`, from which
-    the arrays `sources`, `kinds`, `models`, `finals` and `told_ats` tell who told it. Wants `site_cells` before it and
-    the two parameters of `bounds`, days or hours, both included.
+    Columns: `site`, `at` (the day or hour); for each of the variables, by default all above ground, its value and
+    `..._place`, from which the arrays `sources`, `kinds`, `models`, `finals` and `told_ats` tell who told it. Wants
+    `site_cells` before it and the two parameters of `bounds`, days or hours, both included.
     """
-    return _ranked(grain, name=name, variables=SHEETS[grain].above_ground, by="", bounds=bounds)
+    return _ranked(grain, name=name, variables=variables or SHEETS[grain].above_ground, by="", bounds=bounds)
 
 
 def reconciled_soil_sql(grain: Grain, *, name: str = "reconciled_soil") -> str:

@@ -106,7 +106,8 @@ def merge_sql(sheet: Sheet) -> str:
 
     Value by value the telling of the highest standing counts among those that tell the value, so the order in which
     tellings arrive does not matter. Should two of one standing differ, the larger value counts. Values of the soil
-    go together with their layer. `kept` names values whose telling is not the row's own.
+    go together with their layer. `kept` names values whose telling is not the row's own. Each `OFFSET 0` keeps
+    Postgres from writing a subquery's expressions out wherever they are used, which was fifteen times slower.
     """
     plain = sheet.above_ground
     return f"""
@@ -131,16 +132,21 @@ FROM (
                soil_layer IS NOT NULL AND (stored_soil_layer IS NULL OR new_standing > soil_standing
                    OR (new_standing = soil_standing AND {_soil("")} > {_soil("stored_")})) AS soil_wins
         FROM (
-            SELECT c.id AS cell_id, {_listed("s.", sheet.told)},
-                   o.cell_id IS NOT NULL AS is_known,
-                   {", ".join(f"o.{name} AS stored_{name}" for name in sheet.replaced)},
-                   {standing("s")} AS new_standing, {standing("o")} AS old_standing,
-                   {", ".join(_stood(name) for name in (*plain, "soil"))}
-            FROM staged_readings AS s JOIN weather_cells AS c ON c.key = s.cell_key
-            LEFT JOIN {sheet.table} AS o ON (o.cell_id, o.{sheet.time}, o.model, o.kind)
-                = (c.id, s.{sheet.time}, s.model, s.kind) AND o.{sheet.time} BETWEEN :first AND :last
-        ) AS paired
+            SELECT *, {", ".join(_stood(name) for name in (*plain, "soil"))}
+            FROM (
+                SELECT c.id AS cell_id, {_listed("s.", sheet.told)}, o.cell_id IS NOT NULL AS is_known,
+                       {", ".join(f"o.{name} AS stored_{name}" for name in sheet.replaced)},
+                       {standing("s")} AS new_standing, {standing("o")} AS old_standing
+                FROM staged_readings AS s JOIN weather_cells AS c ON c.key = s.cell_key
+                LEFT JOIN {sheet.table} AS o ON (o.cell_id, o.{sheet.time}, o.model, o.kind)
+                    = (c.id, s.{sheet.time}, s.model, s.kind) AND o.{sheet.time} BETWEEN :first AND :last
+                OFFSET 0
+            ) AS paired
+            OFFSET 0
+        ) AS stood
+        OFFSET 0
     ) AS judged
+    OFFSET 0
 ) AS joined
 """  # noqa: S608
 
@@ -150,7 +156,7 @@ def _listed(prefix: str, names: Sequence[str]) -> str:
 
 
 def _stood(name: str) -> str:
-    return f"coalesce((o.kept->>'{name}')::bigint, {standing('o')}) AS {name}_standing"
+    return f"coalesce((stored_kept->>'{name}')::bigint, old_standing) AS {name}_standing"
 
 
 def _wins(name: str) -> str:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import datetime as dt
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -216,7 +217,7 @@ class TestRefused:
 
     def test_a_reading_of_the_present_moment(self, engine: Engine) -> None:
         with pytest.raises(ValueError, match="present moment"):
-            save(engine, hourly(grain=Grain.CURRENT))
+            save(engine, replace(hourly(), grain=Grain.CURRENT))
 
     def test_a_reading_given_twice(self, engine: Engine) -> None:
         with pytest.raises(ValueError, match="twice"):
