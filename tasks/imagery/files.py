@@ -16,10 +16,14 @@ from enum import IntEnum
 from typing import Any
 
 import rasterio
+import requests
 from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
 from rasterio.io import DatasetReader
 
 _FORMATS = ("GTiff", "JP2OpenJPEG")
+_UNRECOGNIZED = "not recognized as being in a supported file format"
+_BEGINNINGS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"\0\0\0\x0c", b"\xff\x4f\xff\x51")
+"""First bytes of TIFF and BigTIFF in both byte orders, of JPEG 2000 in boxes and of its bare stream."""
 
 
 class Unread(IntEnum):
@@ -131,9 +135,33 @@ def open_raster(path: str, **options: Any) -> Any:
         RasterioIOError: it cannot be opened; `why_unread` tells why.
     """
     _be_quiet()
-    return DatasetReader(
-        path, driver=list(formats()), sharing=False, **options
-    )  # `rasterio.open` takes one driver only
+    try:  # `rasterio.open` takes one driver only
+        return DatasetReader(path, driver=list(formats()), sharing=False, **options)
+    except RasterioIOError as error:
+        if _UNRECOGNIZED not in str(error) or not path.startswith("/vsi"):
+            raise
+        raise NotRead(str(error), why=_why_unrecognized(path, _thread.limits)) from error
+
+
+def _why_unrecognized(path: str, limits: HttpLimits) -> Unread:
+    """Ask a web address for its first bytes, once, and tell why GDAL did not take it for a raster.
+
+    GDAL says the same of a page that asks to sign in and of a raster whose first bytes came with status 503, too late
+    or not at all. Only the second is worth another try. Of files in S3 we cannot tell, so they are.
+    """
+    if not path.startswith("/vsicurl/"):
+        return Unread.UNAVAILABLE
+    url, timeout = path.removeprefix("/vsicurl/"), (limits.connect_timeout_s, limits.timeout_s)
+    try:
+        with requests.get(url, headers={"Range": "bytes=0-3"}, timeout=timeout, stream=True) as response:
+            if response.status_code == 416:  # an empty file has no first byte
+                return Unread.UNREADABLE
+            if not response.ok:
+                return _why_refused(response.status_code)
+            beginning = next(response.iter_content(4), b"")
+    except (requests.RequestException, OSError):
+        return Unread.UNAVAILABLE
+    return Unread.UNAVAILABLE if beginning in _BEGINNINGS else Unread.UNREADABLE
 
 
 def _be_quiet() -> None:
@@ -156,15 +184,18 @@ def why_unread(error: BaseException) -> Unread:
         cause = cause.__cause__ or cause.__context__
     text = " | ".join(texts)
     if match := re.search(r"HTTP response code: (\d{3})|response_code=(\d{3})", text):
-        status = int(match[1] or match[2])
-        if status in (404, 410):
-            return Unread.MISSING
-        if 400 <= status < 500 and status not in (408, 425, 429):
-            return Unread.REJECTED
-        return Unread.UNAVAILABLE
+        return _why_refused(int(match[1] or match[2]))
     # all bytes came and do not decode: `ZIPDecode:Decoding error at scanline 512`
-    if "not recognized as being in a supported file format" in text or "Decode:" in text:
+    if _UNRECOGNIZED in text or "Decode:" in text:
         return Unread.UNREADABLE
     if "No such file or directory" in text:
         return Unread.MISSING
+    return Unread.UNAVAILABLE
+
+
+def _why_refused(status: int) -> Unread:
+    if status in (404, 410):
+        return Unread.MISSING
+    if 400 <= status < 500 and status not in (408, 425, 429):
+        return Unread.REJECTED
     return Unread.UNAVAILABLE
