@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import ipaddress
-import re
 from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 
 from models.errors import ItemUnusable
-from tasks.imagery.catalogs import Catalog, Profile, is_loopback_host
+from tasks.imagery.catalogs import Catalog, Profile
+from tasks.imagery.hosts import Reach, reach_of
 from tasks.imagery.items import Item
 
 _LONGEST_ADDRESS = 4096
-_CONTROL = re.compile(r"[\x00-\x20\x7f]")
 
 
 def asset_address(href: object, *, item: Item, catalog: Catalog, profile: Profile) -> str:
     """The address of an asset's file, absolute, unsigned and allowed.
 
     Web addresses are allowed; `s3://` only for the buckets of the profile; files of this machine, and web addresses of
-    this machine, only if the catalog itself is on this machine. GDAL's own prefixes (`/vsi...`) never are.
+    this machine, only if the catalog itself is on this machine; web addresses of private networks only if the catalog
+    is on this machine or on a private network too. GDAL's own prefixes (`/vsi...`) never are.
 
     Raises:
         ItemUnusable: the address is missing or not allowed.
@@ -26,7 +25,7 @@ def asset_address(href: object, *, item: Item, catalog: Catalog, profile: Profil
     if not isinstance(href, str) or not href.strip():
         raise ItemUnusable("address missing")
     href = href.strip()
-    if len(href) > _LONGEST_ADDRESS or _CONTROL.search(href.replace(" ", "")):
+    if len(href) > _LONGEST_ADDRESS or not href.isprintable():
         raise ItemUnusable("address is not readable")
     parts = _split(_absolute(href, item, catalog))
     match parts.scheme:
@@ -61,21 +60,30 @@ def _links(item: Item) -> list[dict[str, object]]:
 
 
 def _check_host(parts: SplitResult, catalog: Catalog) -> None:
-    """Refuse addresses that lead a catalog on the net to services of this machine or its network link."""
+    """Refuse addresses that lead a catalog on the net to services of this machine, its link or its own network.
+
+    Names are judged as they stand. One that its owner lets point inwards is not seen through here; what is opened there
+    is read as a raster or not at all.
+    """
     if parts.username is not None or parts.password is not None:
         raise ItemUnusable("address carries a password")
-    if not parts.hostname:
-        raise ItemUnusable("address has no host")
-    if not catalog.is_loopback and (is_loopback_host(parts.hostname) or _is_link_local(parts.hostname)):
+    reach = reach_of(parts.hostname)
+    if reach is None or not _has_port(parts):
+        raise ItemUnusable("address has no host, or none that can be read in one way only")
+    if catalog.is_loopback:
+        return
+    if reach is Reach.MACHINE:
         raise ItemUnusable("address leads to this machine, the catalog is elsewhere")
+    if reach is Reach.PRIVATE and catalog.reach is Reach.PUBLIC:
+        raise ItemUnusable("address leads to a private network, the catalog is elsewhere")
 
 
-def _is_link_local(host: str) -> bool:
+def _has_port(parts: SplitResult) -> bool:
+    """False when the port is no number of one; without any, the one of the scheme holds."""
     try:
-        address = ipaddress.ip_address(host)
+        return parts.port is None or parts.port > 0
     except ValueError:
         return False
-    return address.is_link_local or address.is_unspecified
 
 
 def _file(parts: SplitResult, catalog: Catalog) -> str:

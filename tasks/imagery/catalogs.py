@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from models.errors import BadInput
+from tasks.imagery.hosts import Reach, address_of, reach_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +44,12 @@ class Catalog:
     def is_loopback(self) -> bool:
         """True when the API runs on this machine; only then may items name files of this machine."""
         return is_loopback_host(urlsplit(self.url).hostname)
+
+    @property
+    def reach(self) -> Reach:
+        """How far away the API is; a name that we cannot place is far away."""
+        found = reach_of(urlsplit(self.url).hostname)
+        return Reach.PUBLIC if found is None else found
 
 
 # JPEG 2000 twins come last: they hold the same pixels, but in other blocks and behind a paid bucket.
@@ -138,13 +144,10 @@ def _host_of(url: str) -> str | None:
 
 
 def is_loopback_host(host: str | None) -> bool:
-    """True for `localhost` and for addresses of the loopback network, as they stand; names are not resolved."""
-    if host is None:
-        return False
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
+    """True for `localhost` and for addresses of the loopback network, however written; names are not resolved."""
+    host = (host or "").lower().removesuffix(".")
+    address = address_of(host)
+    return host == "localhost" if address is None else address.is_loopback
 
 
 def profile_of(item: Mapping[str, Any], catalog: Catalog) -> Profile:

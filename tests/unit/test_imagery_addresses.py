@@ -80,12 +80,116 @@ def test_anything_else_is_refused(href: object, catalog: Catalog) -> None:
         address(href, catalog)
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]", "169.254.169.254", "0.0.0.0"])
+MACHINE = [
+    "127.0.0.1",
+    "127.1",
+    "0x7f.1",
+    "0177.0.0.1",
+    "2130706433",
+    "0x7f000001",
+    "127.0.0.1.",
+    "127.0.0.1:9200",
+    "localhost",
+    "LOCALHOST",
+    "localhost.",
+    "files.localhost",
+    "localhost.localdomain",
+    "[::1]",
+    "[::]",
+    "[::ffff:127.0.0.1]",
+    "[::ffff:7f00:1]",
+    "[::127.0.0.1]",
+    "[64:ff9b::127.0.0.1]",
+    "[2002:7f00:1::]",
+    "169.254.169.254",
+    "2852039166",
+    "[::ffff:169.254.169.254]",
+    "[fe80::1]",
+    "0.0.0.0",
+    "0",
+]
+PRIVATE = [
+    "10.0.0.5:9200",
+    "192.168.1.1",
+    "172.16.0.1",
+    "100.64.0.1",
+    "167772165",
+    "[fd00::1]",
+    "[::ffff:10.0.0.5]",
+    "255.255.255.255",
+    "224.0.0.1",
+    "metadata.google.internal",
+    "metadata.google.internal.",
+    "printer.local",
+    "nas.home.arpa",
+    "redis",
+    "minio:9000",
+]
+
+
+@pytest.mark.parametrize("host", MACHINE)
 def test_a_catalog_elsewhere_does_not_lead_to_services_of_this_machine(host: str) -> None:
     href = f"http://{host}/B04.tif"
     with pytest.raises(ItemUnusable, match="leads to this machine"):
         address(href, FAR)
     assert address(href, HERE) == href
+
+
+@pytest.mark.parametrize("host", PRIVATE)
+def test_a_catalog_on_the_net_does_not_lead_into_a_private_network(host: str) -> None:
+    href = f"http://{host}/B04.tif"
+    with pytest.raises(ItemUnusable, match="leads to a private network"):
+        address(href, FAR)
+    assert address(href, HERE) == href
+
+
+@pytest.mark.parametrize("at", ["http://10.1.2.3:8080/stac", "https://stac.office.local", "http://stac:8080"])
+def test_a_catalog_on_a_private_network_leads_into_it_but_not_to_this_machine(at: str) -> None:
+    near = Catalog(name="near", url=at, collection="c")
+    assert address("http://10.0.0.5:9200/B04.tif", near) == "http://10.0.0.5:9200/B04.tif"
+    assert address("http://minio:9000/B04.tif", near) == "http://minio:9000/B04.tif"
+    for host in MACHINE:
+        with pytest.raises(ItemUnusable, match="leads to this machine"):
+            address(f"http://{host}/B04.tif", near)
+    with pytest.raises(ItemUnusable, match="is a file"):
+        address("file:///data/B04.tif", near)
+
+
+@pytest.mark.parametrize("host", ["8.8.8.8", "134744072", "[2606:4700::1111]", "files.example.org.", "a_b.example.org"])
+def test_hosts_of_the_net_are_allowed_however_written(host: str) -> None:
+    assert address(f"https://{host}:8443/B04.tif", FAR) == f"https://{host}:8443/B04.tif"
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "%31%32%37.0.0.1",
+        "\u2460\u2461\u2466.0.0.1",
+        "127\u30020\u30020\u30021",
+        "files.example.org\\.evil",
+        "a..b",
+        "-a.example.org",
+        "files.example.org:0",
+        "files.example.org:99999",
+        "files.example.org:port",
+        "[fe80::1%25eth0",
+    ],
+)
+@pytest.mark.parametrize("catalog", [FAR, HERE])
+def test_a_host_that_might_be_read_in_two_ways_is_refused(host: str, catalog: Catalog) -> None:
+    with pytest.raises(ItemUnusable):
+        address(f"http://{host}/B04.tif", catalog)
+
+
+@pytest.mark.parametrize("href", ["https://files.example.org/\ud800.tif", "https://files.example.org/\x85.tif"])
+def test_an_address_that_cannot_be_stored_is_refused(href: str) -> None:
+    with pytest.raises(ItemUnusable, match="not readable"):
+        address(href, FAR)
+
+
+@pytest.mark.parametrize("url", ["http://127.1:7822", "http://localhost.:7822", "http://[::ffff:127.0.0.1]:7822"])
+def test_a_catalog_on_this_machine_is_known_however_it_is_written(url: str) -> None:
+    assert Catalog(name="here", url=url, collection="c").is_loopback
 
 
 def test_only_the_buckets_of_a_profile_are_read() -> None:
