@@ -15,9 +15,9 @@ import requests
 from pystac_client.stac_api_io import StacApiIO
 
 from models.errors import UpstreamRejected, UpstreamUnavailable, UpstreamUnreadable
+from tasks.imagery.bodies import BodyTooLarge, BodyTooSlow, read_body
 
 _PASSING = frozenset({408, 425, 429})
-_CHUNK_BYTES = 1 << 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,16 +108,14 @@ class CatalogIO(StacApiIO):  # type: ignore[misc]  # pystac-client is not typed 
         return text
 
     def _text_of(self, response: requests.Response) -> str:
-        deadline = time.monotonic() + 4 * self.options.read_timeout_s
-        body = bytearray()
-        for chunk in response.iter_content(_CHUNK_BYTES):
-            body += chunk
-            if len(body) > self.options.max_answer_bytes:
-                raise UpstreamUnreadable(
-                    self.source, f"answer above {self.options.max_answer_bytes:,} bytes", url=_public(response.url)
-                )
-            if time.monotonic() > deadline:
-                raise _Passing("the answer trickles in too slowly")
+        try:
+            body = read_body(
+                response, most_bytes=self.options.max_answer_bytes, within_s=4 * self.options.read_timeout_s
+            )
+        except BodyTooLarge as error:
+            raise UpstreamUnreadable(self.source, f"answer {error}", url=_public(response.url)) from error
+        except BodyTooSlow as error:
+            raise _Passing("the answer trickles in too slowly") from error
         try:
             return body.decode("utf-8")
         except UnicodeDecodeError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import gzip
 import json
 import threading
 import time
@@ -179,6 +180,36 @@ def hang(handler: Handler, _: int) -> None:
     handler.close_connection = True
 
 
+def trickle(handler: Handler, _: int) -> None:
+    """A byte every twentieth of a second, each within the timeout, for longer than anybody should wait."""
+    handler.send_response(200)
+    handler.send_header("Content-Length", "100000")
+    handler.end_headers()
+    with contextlib.suppress(OSError):
+        for _ in range(200):
+            handler.wfile.write(b" ")
+            time.sleep(0.05)
+    handler.close_connection = True
+
+
+def zipped(handler: Handler, _: int) -> None:
+    page = json.dumps({"type": "FeatureCollection", "features": [numbered(0)], "links": [], "pad": " " * 200_000})
+    handler.send(200, gzip.compress(page.encode()), Content_Encoding="gzip")
+
+
+def in_chunks(handler: Handler, _: int) -> None:
+    page = json.dumps({"type": "FeatureCollection", "features": [numbered(0)], "links": [], "pad": "x" * 200_000})
+    handler.protocol_version = "HTTP/1.1"
+    handler.send_response(200)
+    handler.send_header("Transfer-Encoding", "chunked")
+    handler.end_headers()
+    for start in range(0, len(page), 30_000):
+        part = page[start : start + 30_000].encode()
+        handler.wfile.write(f"{len(part):x}\r\n".encode() + part + b"\r\n")
+    handler.wfile.write(b"0\r\n\r\n")
+    handler.close_connection = True
+
+
 def next_link(odd_url: str, token: str = "again") -> dict[str, Any]:
     body = {"collections": ["sentinel-2-l2a"], "token": token}
     return {"rel": "next", "href": f"{odd_url}/search", "method": "POST", "body": body}
@@ -281,6 +312,24 @@ class TestFaults:
 
         with odd_catalog(answer) as odd, pytest.raises(UpstreamUnavailable, match="end after 1 of 2 items"):
             search(odd.url)
+
+    def test_an_answer_that_trickles_in_is_given_up_in_time_and_may_pass(self) -> None:
+        options = SearchOptions(read_timeout_s=0.3, retries=0, retry_delay_s=0.01)
+        with odd_catalog(trickle) as odd:
+            started = time.monotonic()
+            with pytest.raises(UpstreamUnavailable, match="trickles") as caught:
+                search(odd.url, options)
+            assert time.monotonic() - started < 4 * 0.3 + 1
+        assert caught.value.is_retryable
+
+    @pytest.mark.parametrize("way", [zipped, in_chunks])
+    def test_answers_come_whole_however_they_are_sent(self, way: Answer) -> None:
+        with odd_catalog(way) as odd:
+            assert ids(search(odd.url)) == ids([numbered(0)])
+
+    def test_a_packed_answer_is_measured_unpacked(self) -> None:
+        with odd_catalog(zipped) as odd, pytest.raises(UpstreamUnreadable, match="above 100,000 bytes"):
+            search(odd.url, SearchOptions(max_answer_bytes=100_000))
 
     @pytest.mark.parametrize(
         "page",
