@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from shapely import Polygon, box
 from sqlalchemy import Connection, Engine, create_engine, make_url, text
 
 from models.domain import Asset, Grid, Observation, Rescale, Rule, Scene, SceneWork, Statistics, Status
@@ -26,8 +27,14 @@ def engine_for(url: str) -> Engine:
 def store_farms(engine: Engine, count: int) -> list[int]:
     """Store this many farms and return their ids; their `external_farm_id` is the UUID of 1, 2, 3 and so on."""
     with engine.begin() as connection:
-        upsert_farms(connection, [draft(number) for number in range(1, count + 1)])
+        upsert_farms(connection, [draft(number, _plot(number)) for number in range(1, count + 1)])
         return list(connection.execute(text("SELECT id FROM farms ORDER BY external_farm_id")).scalars())
+
+
+def _plot(number: int) -> Polygon:
+    """A field of about a hectare, drawn in degrees: thousands take no time."""
+    west = 15 + number / 1_000
+    return box(west, 46.0, west + 0.0013, 46.0009)
 
 
 def statistics(mean: float = 0.6) -> Statistics:
