@@ -50,7 +50,7 @@ GRID = Grid(epsg=32633, left=499980, top=5200020, resolution_m=10, width=120, he
 RAW = Rescale(scale=0.0001, offset=-0.1, rule="offset in the pixels")
 REMOVED = Rescale(scale=0.0001, offset=0.0, rule="offset removed")
 POLICY = MaskPolicy()
-QUICK = HttpLimits(timeout_s=1, connect_timeout_s=1, retries=0, retry_delay_s=0.05)
+QUICK = HttpLimits(timeout_s=10, connect_timeout_s=5, retries=0, retry_delay_s=0.05)
 """No patience: a fault is a fault at once."""
 
 Numbers = npt.NDArray[np.uint16]
