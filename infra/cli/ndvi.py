@@ -123,7 +123,8 @@ def prefect_server(settings: Settings) -> Iterator[None]:
     os.environ.setdefault("PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW", "ignore")
     # What failed is said by us, once; Prefect would print a traceback for it. Its own API is still told.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
-    if os.environ.get("PREFECT_API_URL"):
+    if url := os.environ.get("PREFECT_API_URL"):
+        _see_that_it_answers(url)
         yield
         return
     from infra.local.prefect import local_prefect
@@ -140,6 +141,26 @@ def prefect_server(settings: Settings) -> Iterator[None]:
                     os.environ.pop(name, None)
                 else:
                     os.environ[name] = value
+
+
+def _see_that_it_answers(url: str) -> None:
+    """Ask the user's own Prefect server for its version, which needs the password where it has one.
+
+    Raises:
+        ServerTrouble: it does not answer, or not as it should.
+    """
+    import httpx
+    from prefect.client.orchestration import get_client
+
+    try:
+        with get_client(sync_client=True) as client:
+            client.raise_for_api_version_mismatch()
+    except (RuntimeError, httpx.HTTPError) as error:
+        reason = str(error.__cause__ or error).partition("\n")[0]
+        raise ServerTrouble(
+            f"Prefect's server at {url} (PREFECT_API_URL) is of no use: {reason}; "
+            "start it, or unset the variable for an embedded one"
+        ) from error
 
 
 def _send_the_last_events() -> None:

@@ -161,10 +161,18 @@ def test_a_server_that_is_not_there_is_said_without_its_password(ready: Ready) -
     )
     for done in without_database:
         assert "the database does not answer" in done.err
-        assert SECRET not in done.err
     assert "no Dask scheduler at tcp://127.0.0.1:9 (SWATH_DASK_ADDRESS)" in without_dask.err
-    for done in (*without_database, without_dask):
-        assert (done.code, done.out) == (1, "")
+    # Prefect reads its settings once in a process
+    no_prefect = {"PREFECT_API_URL": f"http://me:{SECRET}@127.0.0.1:9/api"}
+    wrong_password = {"PREFECT_API_AUTH_STRING": f"swath:{SECRET}"}
+    without_prefect, locked_out = (
+        Swath(ready.swath.environment | more)("ndvi", "run", *DAYS) for more in (no_prefect, wrong_password)
+    )
+    assert "me:***@127.0.0.1:9/api (PREFECT_API_URL)" in without_prefect.err
+    assert "401 Unauthorized" in locked_out.err
+    for done in (*without_database, without_dask, without_prefect, locked_out):
+        assert (done.code, done.out) == (1, ""), done
+        assert SECRET not in done.err
         assert "Traceback" not in done.err
 
 
