@@ -64,7 +64,7 @@ class UpstreamRejected(UpstreamError):
 
 
 class UpstreamExhausted(UpstreamError):
-    """The service's allowance is used up. Asking again before `until` cannot help, so waiting is the caller's choice."""
+    """The service's allowance is used up: asking again before `until` cannot help; waiting is the caller's choice."""
 
     def __init__(self, source: str, problem: str, *, until: dt.datetime, url: str | None = None) -> None:
         super().__init__(source, f"{problem}; may go on at {until:%Y-%m-%d %H:%M} UTC", url=url)
