@@ -20,8 +20,14 @@ _TAKE_IN_PRODUCT = re.compile(r"^S2[A-D]_MSIL2A_(\d{8}T\d{6})_")
 _STRIP_IN_DATASTRIP = re.compile(r"_(S\d{8}T\d{6})(?=_|$)")
 _STRIP_IN_C1_ID = re.compile(r"^S2[A-D]_T\w{5}_(\d{8}T\d{6})_L2A$")
 _FIRST_LAUNCH = dt.datetime(2015, 6, 23, tzinfo=dt.UTC)
+_NOT_YET = dt.datetime(2100, 1, 1, tzinfo=dt.UTC)
 # Not a version but a mark of test and on-demand processing; it says nothing about the offset.
 _NO_BASELINE = (99, 99)
+
+
+def is_plain(text: str, *, longest: int) -> bool:
+    """Whether a text is short and printable: without control characters and halves of letters, which no store takes."""
+    return len(text) <= longest and text.isprintable()
 
 
 def texts(item: Item, *names: str) -> Iterator[str]:
@@ -50,7 +56,7 @@ def acquired_at(item: Item) -> dt.datetime | None:
     minutes earlier.
     """
     moments = (instant(item["properties"].get(name)) for name in ("datetime", "start_datetime"))
-    return next((moment for moment in moments if moment is not None and moment >= _FIRST_LAUNCH), None)
+    return next((moment for moment in moments if moment is not None and _FIRST_LAUNCH <= moment < _NOT_YET), None)
 
 
 def platform(item: Item) -> str | None:
@@ -133,5 +139,6 @@ def datastrip(item: Item, *, acquired: dt.datetime) -> str:
 
 
 def updated(item: Item) -> str | None:
-    """When the catalog last changed the item, as it says."""
-    return next(texts(item, "updated"), None)
+    """When the catalog last changed the item, as it says; None where that is not a time."""
+    told = next(texts(item, "updated"), None)
+    return told if told is not None and is_plain(told, longest=64) and instant(told) is not None else None

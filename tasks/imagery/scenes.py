@@ -19,6 +19,10 @@ from tasks.imagery.grids import asset_grid
 from tasks.imagery.outlines import footprint_rings
 from tasks.imagery.reflectance import reflectance_rule
 
+LONGEST_NAME = 256
+"""Letters in the name of an item or a collection; real ones stay below 80."""
+
+_LONGEST_REASON = 300
 _BANDS = ("red", "nir", "scl")
 # The only files of Planetary Computer that need, and get, a signature.
 _SIGNED_HOSTS = ".blob.core.windows.net"
@@ -32,15 +36,26 @@ def scene_from(item: Mapping[str, Any], catalog: Catalog) -> Scene | SkippedItem
     except ItemUnusable as problem:
         return SkippedItem(
             catalog=catalog.name,
-            collection=str(item.get("collection") or catalog.collection),
-            item_id=str(item.get("id") or "(no id)"),
-            reason=str(problem),
+            collection=_cleaned(item.get("collection") or catalog.collection, longest=LONGEST_NAME),
+            item_id=_cleaned(item.get("id") or "(no id)", longest=LONGEST_NAME),
+            reason=_cleaned(problem, longest=_LONGEST_REASON),
         )
+
+
+def _cleaned(text: object, *, longest: int) -> str:
+    """The text as the ledger can keep it: what is not printable replaced, and cut where it is too long."""
+    shown = "".join(letter if letter.isprintable() else "\ufffd" for letter in str(text)[: longest + 1])
+    return shown if len(shown) <= longest else f"{shown[: longest - 1]}…"
 
 
 def _check_form(item: Mapping[str, Any]) -> None:
     if not isinstance(item.get("id"), str) or not item["id"]:
         raise ItemUnusable("no id")
+    if not items.is_plain(item["id"], longest=LONGEST_NAME):
+        raise ItemUnusable("id is too long or not printable")
+    collection = item.get("collection")
+    if collection and not (isinstance(collection, str) and items.is_plain(collection, longest=LONGEST_NAME)):
+        raise ItemUnusable("collection is no name, too long or not printable")
     for part in ("properties", "assets"):
         if not isinstance(item.get(part), dict) or not item[part]:
             raise ItemUnusable(f"no {part}")

@@ -323,3 +323,37 @@ def test_copies_of_planetary_computer_files_elsewhere_are_not_signed() -> None:
     for name in ("B04", "B08", "SCL"):
         item["assets"][name]["href"] = f"https://files.example.org/{name}.tif"
     assert scene_of(item, ANY).signer is None
+
+
+ODD_TEXTS = ["a\x00b", "a\nb", "\x85", "\ud800", "x" * 257, "x" * 100_000]
+
+
+@pytest.mark.parametrize("text", ODD_TEXTS)
+@pytest.mark.parametrize("name", ["id", "collection"])
+def test_a_name_that_no_store_takes_is_skipped_under_one_that_it_takes(name: str, text: str) -> None:
+    skipped = scene_from({**made_item(), name: text}, L2A)
+    assert isinstance(skipped, SkippedItem)
+    assert skipped.reason.startswith(name)
+    kept = (skipped.item_id, skipped.collection, skipped.reason)
+    assert all(part.isprintable() and 0 < len(part) <= 300 for part in kept)
+    assert "\ufffd" in "".join(kept) or "…" in "".join(kept)
+
+
+def test_a_reason_that_repeats_the_item_is_cut_and_printable() -> None:
+    long = scene_from(changed(made_item(), "red", href=f"{'x' * 4000}://a/B04.tif"), L2A)
+    assert isinstance(long, SkippedItem)
+    assert len(long.reason) <= 300
+    assert long.reason.endswith("…")
+
+
+@pytest.mark.parametrize("updated", ["yesterday", "2023-08-14\x0000:00:00Z", "2023-08-14T00:00:00Z" + " " * 100, 17])
+def test_a_time_of_change_that_is_none_is_left_out(updated: object) -> None:
+    item = made_item()
+    item["properties"]["updated"] = updated
+    assert scene_of(item).updated is None
+
+
+def test_a_scene_at_the_end_of_time_has_a_reason() -> None:
+    item = made_item()
+    item["properties"]["datetime"] = "9999-12-31T23:59:59Z"
+    assert reason_of(item) == "no time of acquisition"
