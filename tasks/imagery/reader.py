@@ -82,8 +82,8 @@ def decode(values: npt.NDArray[np.unsignedinteger[Any]]) -> npt.NDArray[np.int32
 _thread = threading.local()
 
 
-def _blank(shape: tuple[int, int], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    """Zeros, in the memory of this thread's last window when nobody holds that any more.
+def _memory_for(shape: tuple[int, int], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """An array with anything in it, in the memory of this thread's last window when nobody holds that any more.
 
     Memory fresh from the system costs more than filling it: a twentieth of all processor time of a scene.
     """
@@ -92,9 +92,8 @@ def _blank(shape: tuple[int, int], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
     # held by three when free: the thread, the name above, and the question itself
     if memory is None or len(memory) < size or sys.getrefcount(memory) > 3:
         memory = _thread.memory = np.empty(size, dtype=np.uint8)
-    blank: npt.NDArray[Any] = memory[:size].view(dtype).reshape(shape)
-    blank[:] = 0
-    return blank
+    array: npt.NDArray[Any] = memory[:size].view(dtype).reshape(shape)
+    return array
 
 
 def wanted_cells(
@@ -161,7 +160,7 @@ class BlockReader:
 
     def read(self, window: Window, **_: object) -> npt.NDArray[Any]:
         """Read the wanted blocks inside `window`; the rest of it stays 0."""
-        out = _blank((int(window.height), int(window.width)), self.dtype)
+        out = _memory_for((int(window.height), int(window.width)), self.dtype)
         use_gdal_options(self.limits)
         try:
             dataset = self._take()
@@ -169,7 +168,10 @@ class BlockReader:
             out[:] = encode(self._note(error), self.dtype)
             return out
         try:
-            for run in self._runs(window, dataset.block_shapes[0]):
+            runs = self._runs(window, dataset.block_shapes[0])
+            if sum(int(run.width * run.height) for run in runs) < out.size:
+                out[:] = 0
+            for run in runs:
                 self._read_run(dataset, run, window, out)
         finally:
             self._give_back(dataset)
