@@ -48,7 +48,7 @@ def set_up_logs(level: str, *, as_json: bool) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),  # looked up for each logger: it may be replaced
         cache_logger_on_first_use=False,
     )
     # GDAL's own words for a failed read; we say it once, with the address and what follows from it.

@@ -64,8 +64,8 @@ class PostgresServer:
             connection.execute(command)
 
     def drop_database(self, name: str) -> None:
-        """Drop a database if it exists, its connections with it."""
-        with psycopg.connect(self.url_for("postgres"), autocommit=True) as connection:
+        """Drop a database if it exists, its connections with it, also one of autovacuum, which is not our role's."""
+        with psycopg.connect(self.url_for("postgres", role="postgres"), autocommit=True) as connection:
             connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
 
 

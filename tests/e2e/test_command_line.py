@@ -29,7 +29,7 @@ from infra.local.postgres import PostgresServer
 from infra.local.prefect import PrefectServer
 from infra.local.valkey import ValkeyServer
 from tests.support.archives import ROOT
-from tests.support.command import Swath
+from tests.support.command import Swath, heed_interrupts
 from tests.support.databases import TEMPLATE, fresh_database
 from tests.support.simulated import Season, Served, draw_season, import_farms, query, served
 
@@ -366,7 +366,12 @@ class Alone:
         """Run over all days and send it a signal in the middle: exit code and standard error."""
         archive.files.forget()
         run = subprocess.Popen(
-            self._command(["ndvi", "run", *DAYS]), env=self.environment, cwd=ROOT, stderr=subprocess.PIPE, text=True
+            self._command(["ndvi", "run", *DAYS]),
+            env=self.environment,
+            cwd=ROOT,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=heed_interrupts,
         )
         try:
             while archive.files.requests_for("B04") < 2 and run.poll() is None:

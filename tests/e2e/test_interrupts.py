@@ -14,6 +14,7 @@ import pytest
 
 from infra.local.prefect import PrefectServer
 from tests.support.archives import ROOT
+from tests.support.command import heed_interrupts
 from tests.support.simulated import draw_season, import_farms, query, served
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(200)]
@@ -36,6 +37,7 @@ def test_a_stalled_file_server_does_not_keep_a_run_from_ending(
             cwd=ROOT,
             stderr=subprocess.PIPE,
             text=True,
+            preexec_fn=heed_interrupts,
         )
         try:
             while archive.files.most_at_once == 0 and run.poll() is None:

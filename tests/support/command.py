@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -94,3 +95,8 @@ class Swath:
         """Export all observations as CSV and read them."""
         self.ok("export", "ndvi", "--format", "csv", "-o", file)
         return list(csv.DictReader(io.StringIO(file.read_text(encoding="utf-8"))))
+
+
+def heed_interrupts() -> None:
+    """For `preexec_fn`: a child of a process in the background starts with Ctrl-C ignored; a user's does not."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
