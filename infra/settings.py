@@ -100,6 +100,69 @@ class Settings(BaseSettings):
     min_farm_area_ha: float = Field(default=0.001, ge=0, description="Smallest farm that an import accepts, hectares.")
     max_farm_area_ha: float = Field(default=100_000, gt=0, description="Largest farm that an import accepts, hectares.")
 
+    open_meteo_url: str = Field(
+        default="https://api.open-meteo.com",
+        pattern="^https?://",
+        description="Open-Meteo's forecasts: the public service, or an instance of your own.",
+    )
+    open_meteo_archive_url: str = Field(
+        default="https://archive-api.open-meteo.com",
+        pattern="^https?://",
+        description="Open-Meteo's reanalysis.",
+    )
+    open_meteo_historical_forecast_url: str = Field(
+        default="https://historical-forecast-api.open-meteo.com",
+        pattern="^https?://",
+        description="Open-Meteo's past forecasts.",
+    )
+    open_meteo_key: SecretStr | None = Field(
+        default=None,
+        description="Key of an Open-Meteo customer; of the three addresses those left at their defaults become the "
+        "customers' ones.",
+    )
+    open_meteo_forecast_model: str = Field(
+        default="ecmwf_ifs025",
+        pattern="^[a-z0-9_]+$",
+        description="The one model that forecasts are taken from.",
+    )
+    open_meteo_archive_model: str = Field(
+        default="era5_seamless",
+        pattern="^[a-z0-9_]+$",
+        description="The one model that the past is taken from.",
+    )
+    open_meteo_cell_degrees: float = Field(
+        default=0.1,
+        ge=0.01,
+        le=5,
+        description="Side of the cells in which Open-Meteo is asked, degrees; must divide 90.",
+    )
+    open_meteo_calls_per_minute: float = Field(
+        default=600, gt=0, description="Weighted calls that Open-Meteo allows in a minute."
+    )
+    open_meteo_calls_per_hour: float = Field(
+        default=5_000, gt=0, description="Weighted calls that Open-Meteo allows in an hour."
+    )
+    open_meteo_calls_per_day: float = Field(
+        default=10_000, gt=0, description="Weighted calls that Open-Meteo allows in a day."
+    )
+    nasa_power_url: str = Field(
+        default="https://power.larc.nasa.gov",
+        pattern="^https?://",
+        description="NASA POWER.",
+    )
+    nasa_power_at_once: int = Field(
+        default=2, ge=1, le=5, description="Requests to NASA POWER at the same time, per process."
+    )
+    weather_lookback_days: int = Field(
+        default=10, ge=0, le=366, description="How far back the daily weather run fills days that are missing."
+    )
+    forecast_max_age_h: float = Field(
+        default=6,
+        gt=0,
+        le=48,
+        description="Hours after which a stored forecast is asked for again; models run every 6.",
+    )
+
     log_level: str = Field(
         default="INFO",
         pattern="^(DEBUG|INFO|WARNING|ERROR)$",
