@@ -57,9 +57,12 @@ farms = Table(
     Column("revision", BigInteger, nullable=False, server_default=revision_seq.next_value()),
     Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
     Column("updated_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Column("client_id", BigInteger, ForeignKey("clients.id")),
     CheckConstraint("south <= north", name="south_below_north"),
     CheckConstraint("area_ha > 0", name="has_area"),
+    Index(None, "client_id", "id"),
 )
+"""`client_id` is the client of the API that the farm belongs to; NULL: the operator's own."""
 
 farm_boundaries = Table(
     "farm_boundaries",
@@ -248,4 +251,55 @@ weather_quota = Table(
     Column("backfill", Double, nullable=False),
     PrimaryKeyConstraint("service", "account", "span", "starts_at"),
     CheckConstraint("span IN ('minute', 'hour', 'day')", name="known_span"),
+)
+
+clients = Table(
+    "clients",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("scopes", ARRAY(Text), nullable=False),
+    Column("token_generation", Integer, nullable=False, server_default=text("1")),
+    Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Column("revoked_at", DateTime(timezone=True)),
+    CheckConstraint("scopes <@ ARRAY['read', 'farms:write', 'admin']", name="known_scopes"),
+)
+"""A shared token of an earlier `token_generation` is no longer taken."""
+
+client_keys = Table(
+    "client_keys",
+    metadata,
+    Column("prefix", Text, primary_key=True),
+    Column("client_id", BigInteger, ForeignKey("clients.id"), nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("digest", LargeBinary),
+    Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Column("expires_at", DateTime(timezone=True)),
+    Column("revoked_at", DateTime(timezone=True)),
+    CheckConstraint("kind IN ('api', 'hmac')", name="known_kind"),
+    CheckConstraint("(kind = 'api') = (digest IS NOT NULL)", name="digest_of_api_keys_only"),
+    Index(None, "client_id"),
+)
+"""`digest` is SHA-256 of a whole API key. The secret of an `hmac` key is derived from the master key, not stored."""
+
+integration_tokens = Table(
+    "integration_tokens",
+    metadata,
+    Column("client_id", BigInteger, ForeignKey("clients.id"), primary_key=True, autoincrement=False),
+    Column("token_id", UUID(as_uuid=True), nullable=False),
+    Column("generation", Integer, nullable=False),
+    Column("signed_by", Text, nullable=False),
+    Column("issued_at", DateTime(timezone=True), nullable=False),
+    Column("expires_at", DateTime(timezone=True), nullable=False),
+)
+"""What the one shared token of a client says; the token itself is these facts signed again, so it is not stored."""
+
+used_nonces = Table(
+    "used_nonces",
+    metadata,
+    Column("prefix", Text, nullable=False),
+    Column("nonce", Text, nullable=False),
+    Column("expires_at", DateTime(timezone=True), nullable=False),
+    PrimaryKeyConstraint("prefix", "nonce"),
+    Index(None, "expires_at"),
 )
