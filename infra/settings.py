@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import Annotated
+from zoneinfo import available_timezones
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -137,13 +138,13 @@ class Settings(BaseSettings):
         description="Side of the cells in which Open-Meteo is asked, degrees; must divide 90.",
     )
     open_meteo_calls_per_minute: float = Field(
-        default=600, gt=0, description="Weighted calls that Open-Meteo allows in a minute."
+        default=600, ge=10, description="Weighted calls that Open-Meteo allows in a minute."
     )
     open_meteo_calls_per_hour: float = Field(
-        default=5_000, gt=0, description="Weighted calls that Open-Meteo allows in an hour."
+        default=5_000, ge=10, description="Weighted calls that Open-Meteo allows in an hour."
     )
     open_meteo_calls_per_day: float = Field(
-        default=10_000, gt=0, description="Weighted calls that Open-Meteo allows in a day."
+        default=10_000, ge=10, description="Weighted calls that Open-Meteo allows in a day."
     )
     nasa_power_url: str = Field(
         default="https://power.larc.nasa.gov",
@@ -161,6 +162,23 @@ class Settings(BaseSettings):
         gt=0,
         le=48,
         description="Hours after which a stored forecast is asked for again; models run every 6.",
+    )
+
+    time_zone: str = Field(
+        default="UTC",
+        description="Time zone of the schedules in `prefect.yaml`, such as `Europe/Berlin`.",
+    )
+    alert_url: SecretStr | None = Field(
+        default=None, description="Webhook that is told of flow runs that failed, crashed or are late. Unset: nobody."
+    )
+    keep_runs_days: int = Field(
+        default=30, ge=1, le=3650, description="Flow runs that ended longer ago are deleted from Prefect."
+    )
+    keep_forecasts_days: int = Field(
+        default=30,
+        ge=1,
+        le=3650,
+        description="Forecasts for times longer ago are deleted where the same cell has something better by now.",
     )
 
     log_level: str = Field(
@@ -185,6 +203,20 @@ class Settings(BaseSettings):
     def _known_classes(cls, value: frozenset[int]) -> frozenset[int]:
         if not value or not value <= frozenset(range(1, 12)):
             raise ValueError("scene classes are whole numbers from 1 to 11 (0 is no data)")
+        return value
+
+    @field_validator("time_zone")
+    @classmethod
+    def _known_time_zone(cls, value: str) -> str:
+        if value not in available_timezones():
+            raise ValueError(f"{value!r} is not a time zone such as Europe/Berlin")
+        return value
+
+    @field_validator("alert_url")
+    @classmethod
+    def _is_web_address(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not value.get_secret_value().startswith(("http://", "https://")):
+            raise ValueError("must begin with http:// or https://")
         return value
 
     @model_validator(mode="after")

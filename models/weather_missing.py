@@ -59,6 +59,7 @@ def missing_days(
     model: str | None = None,
     grain: Grain = Grain.DAILY,
     lateness: Lateness | None = None,
+    only_again: bool = False,
 ) -> dict[str, tuple[DaySpan, ...]]:
     """Return for each cell's key the spans of days to be fetched of what is past; cells that need none are left out.
 
@@ -77,6 +78,7 @@ def missing_days(
         model: count only what this model told; None counts any.
         grain: days or hours.
         lateness: how late the source is; by default its entry of `LATENESS`.
+        only_again: only days that are stored and due to be read again, none that are not stored.
 
     Raises:
         ValueError: a cell is of another source.
@@ -98,6 +100,7 @@ def missing_days(
         "model": model,
         "now": now,
         "again_after": list(late.again_after),
+        "only_again": only_again,
     }
     query = _MISSING.format(
         table=sheet.table,
@@ -137,7 +140,7 @@ WITH times AS (
     FROM unnest(CAST(:keys AS text[])) AS k(key) CROSS JOIN marks AS m
     LEFT JOIN weather_cells AS c ON c.key = k.key
     LEFT JOIN days AS s ON s.cell_id = c.id AND s.day = m.day
-    WHERE coalesce(s.times, 0) < {hours} OR (NOT s.is_final AND s.told_at < m.passed_at)
+    WHERE (coalesce(s.times, 0) < {hours} AND NOT :only_again) OR (NOT s.is_final AND s.told_at < m.passed_at)
 ), spans AS (
     SELECT key, min(day) AS first, max(day) AS last
     FROM (SELECT key, day, day - CAST(row_number() OVER (PARTITION BY key ORDER BY day) AS integer) AS run
@@ -148,4 +151,45 @@ SELECT key, array_agg(ARRAY[first, last] ORDER BY first) AS spans
 FROM spans
 GROUP BY key
 ORDER BY key COLLATE "C"
+"""
+
+
+def cells_without_forecast(
+    connection: Connection,
+    cells: Collection[Cell],
+    *,
+    model: str,
+    first: dt.date,
+    last: dt.date,
+    told_since: dt.datetime,
+) -> set[str]:
+    """Return the keys of those cells of which, for any day from first to last, no forecast was told since then.
+
+    Args:
+        connection: where readings are stored.
+        cells: cells, known already or not.
+        model: whose forecast is wanted.
+        first: first UTC day wanted.
+        last: last UTC day wanted, included.
+        told_since: older forecasts do not count.
+    """
+    given = {
+        "keys": sorted({cell.key for cell in cells}),
+        "model": model,
+        "first": first,
+        "last": last,
+        "days": (last - first).days + 1,
+        "told_since": told_since,
+    }
+    return set(connection.execute(text(_WITHOUT_FORECAST), given).scalars())
+
+
+_WITHOUT_FORECAST = """
+SELECT k.key
+FROM unnest(CAST(:keys AS text[])) AS k(key)
+LEFT JOIN weather_cells AS c ON c.key = k.key
+LEFT JOIN weather_daily AS r ON r.cell_id = c.id AND r.day BETWEEN :first AND :last AND r.kind = 'forecast'
+    AND r.model = :model AND r.told_at >= :told_since
+GROUP BY k.key
+HAVING count(r.day) < :days
 """

@@ -115,6 +115,7 @@ def _reading(request: PowerRequest, at: dt.datetime, values: Mapping[str, float]
         model=MODEL,
         values=values,
         is_final=is_final(at, has_solar=has_solar, now=now),
+        told_at=now,
     )
 
 

@@ -28,6 +28,8 @@ Series = dict[dt.datetime, float]
 def weather_from(document: Any, request: Request, *, now: dt.datetime) -> WeatherAnswer:
     """The readings in an answer, without what is implausible.
 
+    What was forecast in the past stays a forecast, the last word of forecasts on its time: any reanalysis ranks above.
+
     Days are UTC days. Extremes and sums are made by the service, which adds up the 24 hours named 00:00 to 23:00 of
     the day, each standing for the hour before. Means that it does not make are made here, of all 24 hours or not at
     all.
@@ -35,7 +37,8 @@ def weather_from(document: Any, request: Request, *, now: dt.datetime) -> Weathe
     Args:
         document: The JSON document: an object for one location, a list for several.
         request: What was asked for.
-        now: When the answer came. It is the issue time of forecasts, and decides what is final.
+        now: When the answer came. It is the issue time of forecasts but for past ones, when the past was told, and
+            decides what is final.
 
     Raises:
         UpstreamUnreadable: the answer is not what was asked for. Nothing of it can be used then.
@@ -96,9 +99,19 @@ class _Teller:
             model=self.request.model,
             values=values,
             is_final=self._is_final(at),
-            issued_at=None if is_past else self.now,
+            issued_at=None if is_past else self._issued_at(grain, at),
+            told_at=self.now if is_past else None,
             soil_layer=layer.depth if layer is not None and any(name.startswith("soil_") for name in values) else None,
         )
+
+    def _issued_at(self, grain: Grain, at: dt.datetime) -> dt.datetime:
+        """When a forecast was made, as far as is known: the answer names no run, so that is when it was fetched.
+
+        What was forecast in the past comes of runs that had begun by the time told, however late it is asked for.
+        """
+        if self.request.endpoint is not Endpoint.HISTORICAL_FORECAST:
+            return self.now
+        return min(self.now, at + dt.timedelta(days=1) if grain is Grain.DAILY else at)
 
     def _is_final(self, at: dt.datetime) -> bool:
         match self.request.endpoint:

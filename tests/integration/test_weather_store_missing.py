@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import Engine
 
 from models.weather import Grain, Kind, Reading, Source
-from models.weather_missing import DaySpan, missing_days
+from models.weather_missing import DaySpan, cells_without_forecast, missing_days
 from models.weather_store import save_readings
 from tests.support.facts import engine_for
 from tests.support.readings import DAY, cell, daily, hourly, midnight
@@ -32,7 +32,7 @@ def save(engine: Engine, *readings: Reading) -> None:
 
 def missing(engine: Engine, *, of: Sequence[Any] = (POWER,), days: int = 4, **changes: Any) -> dict[str, list[int]]:
     """For each cell the missing days, counted from `DAY`."""
-    facts = {"source": Source.NASA_POWER, "start": DAY, "end": DAY + (days - 1) * ONE, "now": NOW}
+    facts: dict[str, Any] = {"source": Source.NASA_POWER, "start": DAY, "end": DAY + (days - 1) * ONE, "now": NOW}
     with engine.connect() as connection:
         found = missing_days(connection, of, **(facts | changes))
     return {key: [(day - DAY).days for span in spans for day in span.days] for key, spans in found.items()}
@@ -125,3 +125,28 @@ def test_an_hourly_day_needs_all_its_hours(engine: Engine) -> None:
 def test_cells_of_another_source_are_refused(engine: Engine) -> None:
     with pytest.raises(ValueError, match="no cell of nasa-power"):
         missing(engine, of=[cell()])
+
+
+def test_days_to_be_read_again_are_told_apart_from_those_not_stored(engine: Engine) -> None:
+    early = daily(POWER, DAY + ONE, is_final=False)
+    save(engine, early, daily(POWER, DAY + 2 * ONE))
+    assert missing(engine) == {POWER.key: [0, 1, 3]}
+    assert missing(engine, only_again=True) == {POWER.key: [1]}
+
+
+def test_a_cell_wants_a_forecast_where_any_day_has_none_that_is_new_enough(engine: Engine) -> None:
+    there, gap, old = cell(0), cell(1), cell(2)
+    soon: dict[str, Any] = {"kind": Kind.FORECAST, "model": "ifs", "told_at": NOW}
+    save(engine, *(daily(each, DAY + number * ONE, **soon) for each in (there, gap) for number in (0, 2)))
+    save(engine, daily(there, DAY + ONE, **soon), daily(gap, DAY + ONE))
+    save(engine, *(daily(old, DAY + number * ONE, **soon | {"told_at": NOW - ONE}) for number in range(3)))
+    with engine.connect() as connection:
+        found = cells_without_forecast(
+            connection,
+            [there, gap, old, cell(9)],
+            model="ifs",
+            first=DAY,
+            last=DAY + 2 * ONE,
+            told_since=NOW - dt.timedelta(hours=6),
+        )
+    assert found == {gap.key, old.key, cell(9).key}

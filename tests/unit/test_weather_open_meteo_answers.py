@@ -96,6 +96,21 @@ def test_past_forecasts_are_forecasts_that_become_final() -> None:
     assert (reading.kind, reading.is_final) == (Kind.FORECAST, True)
 
 
+def test_a_past_forecast_was_issued_no_later_than_the_time_it_is_of() -> None:
+    one_day = request(Grain.DAILY, Grain.HOURLY, endpoint=Endpoint.HISTORICAL_FORECAST)
+    told = answer(one_day, now=MIDNIGHT + dt.timedelta(days=9)).readings
+    by_day = {each.issued_at for each in told if each.grain is Grain.DAILY}
+    assert by_day == {MIDNIGHT + dt.timedelta(days=1)}
+    assert all(each.issued_at == each.at for each in told if each.grain is Grain.HOURLY)
+    soon = MIDNIGHT + dt.timedelta(hours=7)
+    assert {each.issued_at for each in answer(one_day, now=soon).readings if each.grain is Grain.DAILY} == {soon}
+
+
+def test_the_past_was_told_when_the_answer_came() -> None:
+    asked = request(Grain.DAILY, endpoint=Endpoint.ARCHIVE)
+    assert {each.told_at for each in answer(asked, now=NOW).readings} == {NOW}
+
+
 def test_a_mean_is_made_of_all_24_hours_or_not_at_all() -> None:
     def by_hour(api: str, at: dt.datetime) -> float | None:
         if api == "temperature_2m":
