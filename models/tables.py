@@ -88,6 +88,8 @@ scenes = Table(
     Column("document", JSONB(none_as_null=True)),
     Column("first_seen_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
     Column("changed_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Column("relative_orbit", Integer),
+    Column("given_up_at", DateTime(timezone=True)),
     PrimaryKeyConstraint("catalog", "item_id"),
     CheckConstraint("(document IS NULL) = (skipped_reason IS NOT NULL)", name="usable_or_skipped"),
     Index(None, "day"),
@@ -112,10 +114,69 @@ work = Table(
     Column("is_retryable", Boolean),
     Column("planned_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
     Column("finished_at", DateTime(timezone=True)),
+    Column("run_id", UUID(as_uuid=True)),
+    Column("inputs", Text),
+    Column("failed_runs", Integer, nullable=False, server_default=text("0")),
+    Column("not_before", DateTime(timezone=True)),
+    Column("given_up_at", DateTime(timezone=True)),
     PrimaryKeyConstraint("pass_id", "tile_set", "index", "mask_policy"),
     CheckConstraint("state IN ('planned', 'done', 'failed')", name="known_state"),
     Index(None, "day"),
+    Index("ix_work_unfinished", "acquired_at", postgresql_where=text("state <> 'done'")),
 )
+"""`run_id`: who planned it last. `inputs`: from what the runs failed that `failed_runs` counts, one after the other."""
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("id", UUID(as_uuid=True), primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("flow_run_id", UUID(as_uuid=True)),
+    Column("host", Text, nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("process", Text, nullable=False),
+    Column("started_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Column("beat_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Column("ended_at", DateTime(timezone=True)),
+    Column("outcome", Text),
+    CheckConstraint("outcome IN ('ended', 'broken', 'died')", name="known_outcome"),
+    CheckConstraint("(ended_at IS NULL) = (outcome IS NULL)", name="ended_has_outcome"),
+    Index(None, "started_at"),
+)
+"""Who is at work: a living run holds an advisory lock made from its id. `process` tells a pid used again."""
+
+gaps = Table(
+    "gaps",
+    metadata,
+    Column("tile", Text, nullable=False),
+    Column("platform", Text, nullable=False),
+    Column("relative_orbit", Integer, nullable=False),
+    Column("day", Date, nullable=False),
+    Column("expected_at", DateTime(timezone=True), nullable=False),
+    Column("like_pass", Text, nullable=False),
+    Column("farms", Integer, nullable=False),
+    Column("noted_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Column("asked_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Column("alerted_at", DateTime(timezone=True)),
+    Column("filled_at", DateTime(timezone=True)),
+    PrimaryKeyConstraint("tile", "platform", "relative_orbit", "day"),
+    Index(None, "day"),
+)
+"""Passes that were expected and are in no catalog. `relative_orbit` is 0 where it is not told; `like_pass` is the pass
+of the same orbit by which this one was expected."""
+
+catalog_searches = Table(
+    "catalog_searches",
+    metadata,
+    Column("catalog", Text, primary_key=True),
+    Column("asked_at", DateTime(timezone=True), nullable=False),
+    Column("answered_at", DateTime(timezone=True)),
+    Column("first_day", Date),
+    Column("last_day", Date),
+    Column("scenes", Integer),
+    Column("problem", Text),
+)
+"""When each catalog was asked last and when it answered; days and scenes are those of its last answer."""
 
 observations = Table(
     "observations",
