@@ -285,3 +285,5 @@ class FarmDraft:
     """Which feature of the file this was, for messages."""
     repairs: tuple[str, ...] = field(default=())
     """What was done to make the geometry valid, in words; empty when it already was."""
+    is_active: bool | None = None
+    """None leaves it to what is stored; a new farm is active."""

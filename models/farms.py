@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import (
     ARRAY,
@@ -23,10 +24,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import UUID
 
-from models.boundaries import is_same_boundary
 from models.domain import Farm, FarmDraft
 from models.errors import BadInput
-from models.revision import lock_revisions
+from models.farm_sync import COUNT, IN_CONFLICT, OPERATOR, CopyIn, Ownership, Steps, storing
 from models.tables import farm_boundaries, farms
 
 MAX_LISTED = 10_000
@@ -51,135 +51,44 @@ class ImportOutcome:
     """Given, and still inactive: no imagery is read for them."""
 
 
-def upsert_farms(connection: Connection, drafts: Sequence[FarmDraft], *, reactivate: bool = False) -> ImportOutcome:
+def upsert_farms(
+    connection: Connection, drafts: Sequence[FarmDraft], *, reactivate: bool = False, client_id: int | None = None
+) -> ImportOutcome:
     """Store farms by `external_farm_id`: new ones are created, others brought up to date, equal ones left alone.
 
     Runs inside the caller's transaction, so that all land or none. An owner that is not given does not erase the one
     that is known. A farm that was deactivated stays so, because somebody decided that, unless `reactivate` says
-    otherwise.
+    otherwise. With a client of the API, the farms become that client's; without, they stay whose they are.
 
     Raises:
-        BadInput: when a farm is given twice.
+        BadInput: when a farm is given twice, or belongs to another client than the one given.
     """
-    if len({draft.external_farm_id for draft in drafts}) < len(drafts):
-        raise BadInput("external_farm_id", "a farm is given twice", allowed="each farm once")
-    _stage(connection, drafts)
-    lock_revisions(connection)
-    _compare(connection, reactivate=reactivate)
-    connection.execute(text(_WRITE_FARMS))
-    connection.execute(text(_WRITE_BOUNDARIES))
-    return ImportOutcome(**connection.execute(text(_COUNT)).one()._asdict())
+    ownership = OPERATOR if client_id is None else Ownership(client_id=client_id, takes_unowned=True)
+    _run(connection, storing(drafts, ownership=ownership, reactivate=reactivate))
+    taken = [str(each) for each in connection.execute(text(IN_CONFLICT)).scalars()]
+    if taken:
+        shown = ", ".join(taken[:3]) + (" and others" if len(taken) > 3 else "")
+        raise BadInput("client", f"these farms belong to another one: {shown}", allowed="farms of its own or of nobody")
+    return ImportOutcome(**connection.execute(text(COUNT)).one()._asdict())
 
 
-def _stage(connection: Connection, drafts: Sequence[FarmDraft]) -> None:
-    connection.execute(text("DROP TABLE IF EXISTS pg_temp.staged_farms"))
-    connection.execute(text(_STAGED))
-    driver = connection.connection.driver_connection
-    assert driver is not None
-    with driver.cursor() as cursor, cursor.copy(_COPY) as copy:
-        for draft in drafts:
-            given = (draft.external_farm_id, draft.external_user_id, draft.name)
-            copy.write_row((*given, *draft.bbox, draft.area_ha, draft.boundary))
-    connection.execute(text("ANALYZE pg_temp.staged_farms"))
-
-
-def _compare(connection: Connection, *, reactivate: bool) -> None:
-    """Find each staged farm's stored row, and keep the stored boundary where the new one is the same shape."""
-    connection.execute(text(_MATCH), {"reactivate": reactivate})
-    differing = connection.execute(text(_DIFFERING), execution_options={"stream_results": True, "yield_per": 1_000})
-    same = [row.farm_id for row in differing if is_same_boundary(bytes(row.stored), bytes(row.given))]
-    if same:
-        connection.execute(
-            text("UPDATE staged_farms SET has_new_boundary = false WHERE farm_id = ANY(:ids)"), {"ids": same}
-        )
-    connection.execute(text(_DECIDE))
-
-
-_STAGED = """
-CREATE TEMPORARY TABLE staged_farms (
-    place integer GENERATED ALWAYS AS IDENTITY,
-    external_farm_id uuid PRIMARY KEY,
-    external_user_id text,
-    name text NOT NULL,
-    west double precision NOT NULL,
-    south double precision NOT NULL,
-    east double precision NOT NULL,
-    north double precision NOT NULL,
-    area_ha double precision NOT NULL,
-    wkb bytea NOT NULL,
-    farm_id bigint,
-    version integer NOT NULL DEFAULT 1,
-    was_active boolean,
-    is_active boolean NOT NULL DEFAULT true,
-    has_new_boundary boolean NOT NULL DEFAULT true,
-    is_changed boolean NOT NULL DEFAULT true
-) ON COMMIT DROP
-"""
-
-_COPY = """
-COPY staged_farms (external_farm_id, external_user_id, name, west, south, east, north, area_ha, wkb) FROM STDIN
-"""
-
-_MATCH = """
-UPDATE staged_farms AS s
-SET farm_id = f.id, version = f.boundary_version, was_active = f.is_active,
-    is_active = f.is_active OR :reactivate, has_new_boundary = b.wkb IS DISTINCT FROM s.wkb,
-    external_user_id = coalesce(s.external_user_id, f.external_user_id)
-FROM farms AS f LEFT JOIN farm_boundaries AS b ON b.farm_id = f.id AND b.version = f.boundary_version
-WHERE f.external_farm_id = s.external_farm_id
-"""
-
-_DIFFERING = """
-SELECT s.farm_id, b.wkb AS stored, s.wkb AS given
-FROM staged_farms AS s JOIN farm_boundaries AS b ON b.farm_id = s.farm_id AND b.version = s.version
-WHERE s.has_new_boundary
-"""
-
-# Box and area belong to the boundary: they stay as they are when it does.
-_DECIDE = """
-UPDATE staged_farms AS s
-SET version = f.boundary_version + has_new_boundary::integer,
-    west = CASE WHEN has_new_boundary THEN s.west ELSE f.west END,
-    south = CASE WHEN has_new_boundary THEN s.south ELSE f.south END,
-    east = CASE WHEN has_new_boundary THEN s.east ELSE f.east END,
-    north = CASE WHEN has_new_boundary THEN s.north ELSE f.north END,
-    area_ha = CASE WHEN has_new_boundary THEN s.area_ha ELSE f.area_ha END,
-    is_changed = has_new_boundary
-        OR (s.name, s.external_user_id, s.is_active) IS DISTINCT FROM (f.name, f.external_user_id, f.is_active)
-FROM farms AS f
-WHERE f.id = s.farm_id
-"""
-
-_WRITE_FARMS = """
-INSERT INTO farms (external_farm_id, external_user_id, name, is_active, boundary_version,
-                   west, south, east, north, area_ha)
-SELECT external_farm_id, external_user_id, name, is_active, version, west, south, east, north, area_ha
-FROM staged_farms
-WHERE is_changed
-ORDER BY place
-ON CONFLICT (external_farm_id) DO UPDATE
-SET external_user_id = excluded.external_user_id, name = excluded.name, is_active = excluded.is_active,
-    boundary_version = excluded.boundary_version, west = excluded.west, south = excluded.south,
-    east = excluded.east, north = excluded.north, area_ha = excluded.area_ha,
-    revision = excluded.revision, updated_at = now()
-"""
-
-_WRITE_BOUNDARIES = """
-INSERT INTO farm_boundaries (farm_id, version, wkb)
-SELECT f.id, s.version, s.wkb
-FROM staged_farms AS s JOIN farms AS f USING (external_farm_id)
-WHERE s.has_new_boundary
-"""
-
-_COUNT = """
-SELECT count(*) FILTER (WHERE farm_id IS NULL) AS created,
-       count(*) FILTER (WHERE farm_id IS NOT NULL AND is_changed) AS updated,
-       count(*) FILTER (WHERE NOT is_changed) AS unchanged,
-       count(*) FILTER (WHERE farm_id IS NOT NULL AND has_new_boundary) AS new_boundaries,
-       count(*) FILTER (WHERE NOT was_active AND is_active) AS reactivated,
-       count(*) FILTER (WHERE NOT is_active) AS inactive
-FROM staged_farms
-"""
+def _run(connection: Connection, steps: Steps) -> None:
+    rows: Sequence[Any] | None = None
+    while True:
+        try:
+            step = steps.send(rows)
+        except StopIteration:
+            return
+        rows = ()
+        if isinstance(step, CopyIn):
+            driver = connection.connection.driver_connection
+            assert driver is not None
+            with driver.cursor() as cursor, cursor.copy(step.statement) as copy:
+                for row in step.rows:
+                    copy.write_row(row)
+        else:
+            result = connection.exec_driver_sql(step.statement, dict(step.values) if step.values else None)
+            rows = result.all() if step.has_rows else ()
 
 
 def farms_by_id(connection: Connection, ids: Collection[int]) -> list[Farm]:

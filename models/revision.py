@@ -7,10 +7,16 @@ take a lock that lasts until their transaction ends, and only then draw numbers:
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, func, select
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # serving writes farms without loading SQLAlchemy
+    from sqlalchemy import Connection
 
 REVISION_LOCK = 0x5357_4154_4801
 """Key of the Postgres advisory lock that orders revisions ("SWATH", 1). Never reuse it for anything else."""
+
+TAKE_LOCK = f"SELECT pg_advisory_xact_lock({REVISION_LOCK})"
+"""What `lock_revisions` asks Postgres, for those who speak to it without SQLAlchemy."""
 
 
 def lock_revisions(connection: Connection) -> None:
@@ -19,4 +25,4 @@ def lock_revisions(connection: Connection) -> None:
     Call it before the first `nextval('revision_seq')`, column defaults included, and as late as possible: writers
     wait for each other from here on.
     """
-    connection.execute(select(func.pg_advisory_xact_lock(REVISION_LOCK)))
+    connection.exec_driver_sql(TAKE_LOCK)
