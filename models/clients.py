@@ -1,7 +1,7 @@
 """Clients of the API and their keys: created, listed, rotated and revoked.
 
-Each change of what is there returns the client's records as they are from now on. Call `models.principals.announce`
-with them after the commit, and the change holds in all workers at once.
+Each change of what is there also returns which records it made outdated. Call `models.principals.announce` with them
+after the commit, and the change holds in all workers at once.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from models.errors import BadInput
 from models.keys import MasterKeys, new_api_key, new_prefix, parse_api_key, signing_key_id, signing_secret
-from models.principals import API, HMAC, REVOKED, SCOPES, key_record, name_record, to_record
+from models.principals import API, HMAC, SCOPES, Outdated, key_record, name_record
 from models.tables import client_keys, clients, integration_tokens
 
 MAX_OVERLAP = dt.timedelta(days=90)
@@ -82,8 +82,8 @@ def create_client(
 
 def rotate_key(
     connection: Connection, name: str, *, kind: str, overlap: dt.timedelta, masters: MasterKeys
-) -> tuple[NewKey, dict[str, bytes]]:
-    """Give a client a new key of this kind; older ones go on for `overlap`. Returns the key, and records to announce.
+) -> tuple[NewKey, Outdated]:
+    """Give a client a new key of this kind; older ones go on for `overlap`.
 
     Raises:
         BadInput: there is no such client, or the overlap is out of range.
@@ -91,16 +91,19 @@ def rotate_key(
     if not dt.timedelta(0) <= overlap <= MAX_OVERLAP:
         raise BadInput("overlap", f"is {overlap}", allowed=f"0 to {MAX_OVERLAP.days} days")
     client_id = client_id_of(connection, name)
-    connection.execute(
+    ending = connection.execute(
         update(client_keys)
         .where(client_keys.c.client_id == client_id, client_keys.c.kind == kind, client_keys.c.revoked_at.is_(None))
         .values(expires_at=func.least(client_keys.c.expires_at, func.now() + overlap))
+        .returning(client_keys.c.prefix)
     )
-    return _new_key(connection, client_id, kind, masters), _records(connection, client_id)
+    records = tuple(key_record(kind, prefix) for prefix in ending.scalars())
+    outdated = Outdated(changed=records) if overlap else Outdated(ended=records)
+    return _new_key(connection, client_id, kind, masters), outdated
 
 
-def revoke_client(connection: Connection, name: str) -> dict[str, bytes]:
-    """End a client with all its keys and its shared token for good; return records to announce. Its farms stay.
+def revoke_client(connection: Connection, name: str) -> Outdated:
+    """End a client with all its keys and its shared token for good. Its farms stay.
 
     Raises:
         BadInput: there is no such client.
@@ -108,12 +111,13 @@ def revoke_client(connection: Connection, name: str) -> dict[str, bytes]:
     client_id = client_id_of(connection, name, include_revoked=True)
     revoked = func.coalesce(clients.c.revoked_at, func.now())
     connection.execute(update(clients).where(clients.c.id == client_id).values(revoked_at=revoked))
-    _end_shared_token(connection, client_id)
-    return _records(connection, client_id)
+    query = select(client_keys.c.kind, client_keys.c.prefix).where(client_keys.c.client_id == client_id)
+    keys = [key_record(row.kind, row.prefix) for row in connection.execute(query)]
+    return Outdated(ended=(name_record(name, None), _end_shared_token(connection, client_id), *keys))
 
 
-def revoke_key(connection: Connection, name: str, prefix: str) -> dict[str, bytes]:
-    """End one key of a client at once; return records to announce.
+def revoke_key(connection: Connection, name: str, prefix: str) -> Outdated:
+    """End one key of a client at once.
 
     With a signing key ends the shared token too: whoever has the key may have fetched it.
 
@@ -130,20 +134,8 @@ def revoke_key(connection: Connection, name: str, prefix: str) -> dict[str, byte
     ).scalar()
     if kind is None:
         raise BadInput("key", f"{name} has no such key", allowed="a prefix that `swath clients list` shows")
-    if kind == HMAC:
-        _end_shared_token(connection, client_id)
-    return _records(connection, client_id)
-
-
-def _records(connection: Connection, client_id: int) -> dict[str, bytes]:
-    """All records of one client, as they are now."""
-    found = connection.execute(text(_ALL_OF_CLIENT), {"client_id": client_id}).mappings()
-    return {
-        name_record(row["name"]) if row["prefix"] is None else key_record(row["kind"], row["prefix"]): (
-            to_record(row) if row["is_live"] else REVOKED
-        )
-        for row in found
-    }
+    record = key_record(kind, bare)
+    return Outdated(ended=(record,) if kind == API else (record, _end_shared_token(connection, client_id)))
 
 
 def list_clients(connection: Connection, *, include_revoked: bool = False) -> list[Client]:
@@ -195,11 +187,16 @@ def _new_key(connection: Connection, client_id: int, kind: str, masters: MasterK
     return NewKey(kind=kind, prefix=prefix, key_id=key_id, secret=secret)
 
 
-def _end_shared_token(connection: Connection, client_id: int) -> None:
-    """Make the shared token worthless: the next one is of another generation."""
-    next_one = clients.c.token_generation + 1
-    connection.execute(update(clients).where(clients.c.id == client_id).values(token_generation=next_one))
+def _end_shared_token(connection: Connection, client_id: int) -> str:
+    """Make the shared token worthless, for the next one is of another generation; return where its record is."""
+    ended = connection.execute(
+        update(clients)
+        .where(clients.c.id == client_id)
+        .values(token_generation=clients.c.token_generation + 1)
+        .returning(clients.c.name, clients.c.token_generation - 1)
+    ).one()
     connection.execute(integration_tokens.delete().where(integration_tokens.c.client_id == client_id))
+    return name_record(*ended)
 
 
 def _check_name(name: str) -> None:
@@ -223,15 +220,6 @@ def _key(row: Row[tuple[object, ...]]) -> Key:
         revoked_at=row.revoked_at,
     )
 
-
-_ALL_OF_CLIENT = """
-SELECT c.id AS client_id, c.name, c.scopes, c.token_generation, k.kind, k.prefix, k.digest, k.expires_at,
-       c.revoked_at IS NULL AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > now()) AS is_live
-FROM clients AS c JOIN client_keys AS k ON k.client_id = c.id
-WHERE c.id = :client_id
-UNION ALL
-SELECT id, name, scopes, token_generation, NULL, NULL, NULL, NULL, revoked_at IS NULL FROM clients WHERE id = :client_id
-"""
 
 _LISTED = """
 SELECT c.*, (SELECT count(*) FROM farms AS f WHERE f.client_id = c.id AND f.is_active) AS farms

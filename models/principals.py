@@ -1,8 +1,8 @@
-"""What workers keep about a caller: read from Postgres by key or by name, kept in Redis for a minute at most.
+"""What workers keep about a caller: read from Postgres by key or by name, kept in Redis, believed for a minute.
 
-A record is a few bytes of JSON. Whatever changes a client puts its new records into Redis after the commit, so that
-the change holds in all workers at once. Workers themselves only fill gaps (`SET ... NX`): one that had read Postgres
-just before a change cannot bring back what was.
+A record is a few bytes of JSON. Whoever changes a client tells Redis after the commit, so that the change holds in all
+workers at once: what has ended gets a tombstone, which a worker that had read Postgres just before cannot overwrite;
+what merely changed is removed and read again.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ SCOPES = (READ, WRITE_FARMS, ADMIN)
 API, HMAC = "api", "hmac"
 """Kinds of key: presented whole, and signed with."""
 
-KEPT_S = 60
-"""Longest time, in seconds, that a record is believed."""
+TOMBSTONE = b""
+"""In place of a record: this key, client or token is revoked."""
 
-REVOKED = b"{}"
-"""Record of a key or client that is no more."""
+TOMBSTONE_S = 120
+"""Longer than any request that has read the record just before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,11 +35,19 @@ class Caller:
     client_id: int
     name: str
     scopes: frozenset[str]
-    token_generation: int
     digest: str = field(default="", repr=False)
     """SHA-256, in hexadecimal, that a presented API key must match; empty where a signature has proven the caller."""
     expires_at: dt.datetime | None = None
     """When the credential ends, by rotation; None: never by itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outdated:
+    """Records that are no longer true, by where Redis has them."""
+
+    ended: tuple[str, ...] = ()
+    """Keys, clients and tokens that are no more."""
+    changed: tuple[str, ...] = ()
 
 
 def key_record(kind: str, prefix: str) -> str:
@@ -47,9 +55,12 @@ def key_record(kind: str, prefix: str) -> str:
     return f"swath:v1:caller:{kind}:{prefix}"
 
 
-def name_record(name: str) -> str:
-    """Where Redis has the record of the caller of this name, as a token says it."""
-    return f"swath:v1:caller:name:{name}"
+def name_record(name: str, generation: int | None) -> str:
+    """Where Redis has the record of a caller named by a token, of one generation of our own tokens or of foreign ones.
+
+    Ending a generation ends the record, and so all tokens of it.
+    """
+    return f"swath:v1:caller:name:{name}:{'' if generation is None else generation}"
 
 
 def to_record(row: Mapping[Any, Any]) -> bytes:
@@ -59,7 +70,6 @@ def to_record(row: Mapping[Any, Any]) -> bytes:
         "client_id": row["client_id"],
         "name": row["name"],
         "scopes": row["scopes"],
-        "generation": row["token_generation"],
         "digest": "" if digest is None else bytes(digest).hex(),
         "expires_at": None if expires_at is None else expires_at.timestamp(),
     }
@@ -67,7 +77,7 @@ def to_record(row: Mapping[Any, Any]) -> bytes:
 
 
 def from_record(record: bytes) -> Caller | None:
-    """Read a record; None when the key or client is no more, or these bytes are no record."""
+    """Read a record; None when these bytes are no record."""
     try:
         facts = orjson.loads(record)
         ends = facts["expires_at"]
@@ -75,7 +85,6 @@ def from_record(record: bytes) -> Caller | None:
             client_id=facts["client_id"],
             name=facts["name"],
             scopes=frozenset(facts["scopes"]),
-            token_generation=facts["generation"],
             digest=facts["digest"],
             expires_at=None if ends is None else dt.datetime.fromtimestamp(ends, dt.UTC),
         )
@@ -83,22 +92,24 @@ def from_record(record: bytes) -> Caller | None:
         return None
 
 
-def announce(client: Redis, records: Mapping[str, bytes]) -> None:
-    """Put records that changed into Redis, for all workers, in one exchange.
+def announce(client: Redis, outdated: Outdated) -> None:
+    """Tell all workers at once, by way of Redis and in one exchange, what is no longer true.
 
     Raises:
-        redis.RedisError: Redis could not be reached; workers may believe what it has for `KEPT_S` seconds.
+        redis.RedisError: Redis could not be reached; workers may believe what it has for a minute.
     """
-    if not records:
+    if not outdated.ended and not outdated.changed:
         return
     with client.pipeline(transaction=False) as pipe:
-        for name, record in records.items():
-            pipe.set(name, record, ex=KEPT_S)
+        for name in outdated.ended:
+            pipe.set(name, TOMBSTONE, ex=TOMBSTONE_S)
+        if outdated.changed:
+            pipe.delete(*outdated.changed)
         pipe.execute()
 
 
 BY_KEY = """
-SELECT c.id AS client_id, c.name, c.scopes, c.token_generation, k.digest, k.expires_at
+SELECT c.id AS client_id, c.name, c.scopes, k.digest, k.expires_at
 FROM client_keys AS k JOIN clients AS c ON c.id = k.client_id
 WHERE k.prefix = %(prefix)s AND k.kind = %(kind)s AND k.revoked_at IS NULL AND c.revoked_at IS NULL
     AND (k.expires_at IS NULL OR k.expires_at > now())
@@ -106,6 +117,9 @@ WHERE k.prefix = %(prefix)s AND k.kind = %(kind)s AND k.revoked_at IS NULL AND c
 """For psycopg: one caller, or no row for a key that is unknown, expired or revoked."""
 
 BY_NAME = """
-SELECT id AS client_id, name, scopes, token_generation, NULL::bytea AS digest, NULL::timestamptz AS expires_at
-FROM clients WHERE name = %(name)s AND revoked_at IS NULL
+SELECT id AS client_id, name, scopes, NULL::bytea AS digest, NULL::timestamptz AS expires_at
+FROM clients
+WHERE name = %(name)s AND revoked_at IS NULL
+    AND (%(generation)s::integer IS NULL OR token_generation = %(generation)s::integer)
 """
+"""For psycopg: one caller, or no row for a client that is unknown or revoked, or whose tokens are of a later one."""
