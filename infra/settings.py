@@ -181,6 +181,42 @@ class Settings(BaseSettings):
         description="Forecasts for times longer ago are deleted where the same cell has something better by now.",
     )
 
+    secret_key: SecretStr | None = Field(
+        default=None,
+        description="Master secret of at least 32 characters, from which signing keys and tokens are derived; several, "
+        "newest first, separated by commas. Unset: made once and kept in `SWATH_HOME`.",
+    )
+    jwt_keys_file: Path | None = Field(
+        default=None,
+        description="JWK set with the keys of foreign tokens (HS256, RS256, ES256, EdDSA), told apart by `kid`; read "
+        "again when it changes. Unset: only Swath's own tokens count.",
+    )
+    jwt_issuer: str | None = Field(
+        default=None, description="`iss` of foreign tokens; needed with `SWATH_JWT_KEYS_FILE`."
+    )
+    jwt_audience: str = Field(default="swath", min_length=1, description="`aud` that tokens must have.")
+    token_ttl_s: int = Field(
+        default=3600, ge=60, le=86_400, description="How long a shared integration token is good, seconds."
+    )
+    token_margin_s: int = Field(
+        default=300, ge=10, le=43_200, description="How long before its end a shared token is renewed, seconds."
+    )
+    limit_api_key_per_minute: int = Field(
+        default=6_000, ge=1, le=10_000_000, description="Requests that one API key may make in a minute."
+    )
+    limit_jwt_per_minute: int = Field(
+        default=6_000, ge=1, le=10_000_000, description="Requests that the tokens of one client may make in a minute."
+    )
+    limit_nextcloud_hmac_per_minute: int = Field(
+        default=60, ge=1, le=10_000_000, description="Signed requests that one address may make in a minute."
+    )
+    limit_anonymous_per_minute: int = Field(
+        default=120,
+        ge=1,
+        le=10_000_000,
+        description="Requests without credentials that one address may make in a minute.",
+    )
+
     log_level: str = Field(
         default="INFO",
         pattern="^(DEBUG|INFO|WARNING|ERROR)$",
@@ -223,6 +259,14 @@ class Settings(BaseSettings):
     def _areas_in_order(self) -> Settings:
         if self.min_farm_area_ha > self.max_farm_area_ha:
             raise ValueError("SWATH_MIN_FARM_AREA_HA must not be above SWATH_MAX_FARM_AREA_HA")
+        return self
+
+    @model_validator(mode="after")
+    def _tokens_in_order(self) -> Settings:
+        if 2 * self.token_margin_s > self.token_ttl_s:
+            raise ValueError("SWATH_TOKEN_MARGIN_S must be at most half of SWATH_TOKEN_TTL_S")
+        if self.jwt_keys_file is not None and self.jwt_issuer is None:
+            raise ValueError("SWATH_JWT_ISSUER is needed with SWATH_JWT_KEYS_FILE")
         return self
 
     @property

@@ -2,6 +2,7 @@
 
     <home>/format      version of this layout
     <home>/locks/      who uses which server (ours, 0700)
+    <home>/keys/       the master secret, where the environment names none (ours, 0700)
     <home>/run/        sockets (the servers' user, 0700)
     <home>/postgres/   configuration, `data/` and `log/`
     <home>/valkey/     snapshot and log
