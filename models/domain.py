@@ -120,6 +120,8 @@ class Scene:
     """Outer rings of the item's geometry in longitude and latitude; empty when the item has none."""
     signer: str | None = None
     """Who signs asset addresses at the moment of reading (`planetary-computer`), or None."""
+    relative_orbit: int | None = None
+    """1 to 143; None where the catalog does not tell."""
 
 
 def inputs_digest(scenes: Iterable[Scene], method: str) -> str:
@@ -212,6 +214,8 @@ class FarmFailure:
     farm_id: int
     problem: str
     is_retryable: bool
+    unread: tuple[tuple[str, str], ...] = ()
+    """Catalog and id of the items whose files could not be read; empty where something else went wrong."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -36,17 +36,18 @@ def record_scenes(connection: Connection, found: Iterable[Scene], skipped: Itera
     rows = {(each.catalog, each.item_id): _skipped_row(each) for each in skipped}
     rows |= {(each.catalog, each.item_id): _scene_row(each) for each in found}
     new = insert(scenes)
-    facts = ("collection", "skipped_reason", "tile", "pass_id", "acquired_at", "day", "document")
+    facts = ("collection", "skipped_reason", "tile", "pass_id", "acquired_at", "day", "relative_orbit", "document")
     statement = new.on_conflict_do_update(
         index_elements=[scenes.c.catalog, scenes.c.item_id],
-        set_={name: new.excluded[name] for name in facts} | {"changed_at": func.now()},
+        # What has changed is worth reading again, even if it was given up.
+        set_={name: new.excluded[name] for name in facts} | {"changed_at": func.now(), "given_up_at": None},
         where=or_(*(scenes.c[name].is_distinct_from(new.excluded[name]) for name in facts)),
     )
     _write(connection, statement, [rows[key] for key in sorted(rows)])
 
 
 def _scene_row(scene: Scene) -> dict[str, Any]:
-    names = ("catalog", "item_id", "collection", "tile", "pass_id", "acquired_at", "day")
+    names = ("catalog", "item_id", "collection", "tile", "pass_id", "acquired_at", "day", "relative_orbit")
     row = {name: getattr(scene, name) for name in names}
     return row | {"skipped_reason": None, "document": scene_to_json(scene)}
 
@@ -55,7 +56,7 @@ def _skipped_row(item: SkippedItem) -> dict[str, Any]:
     known = {"catalog": item.catalog, "item_id": item.item_id, "collection": item.collection}
     return known | {
         "skipped_reason": item.reason,
-        **dict.fromkeys(("tile", "pass_id", "acquired_at", "day", "document")),
+        **dict.fromkeys(("tile", "pass_id", "acquired_at", "day", "relative_orbit", "document")),
     }
 
 

@@ -16,6 +16,7 @@ from tasks.imagery import items
 from tasks.imagery.addresses import asset_address
 from tasks.imagery.catalogs import GENERIC, Catalog, Profile, profile_of
 from tasks.imagery.grids import asset_grid
+from tasks.imagery.orbits import relative_orbit
 from tasks.imagery.outlines import footprint_rings
 from tasks.imagery.reflectance import reflectance_rule
 
@@ -89,6 +90,7 @@ def _scene(item: Mapping[str, Any], catalog: Catalog, profile: Profile) -> Scene
         rescale=rescale,
         footprint=footprint_rings(item.get("geometry")),
         signer=profile.signer if _needs_signature(assets["red"].href) else None,
+        relative_orbit=relative_orbit(item),
     )
 
 
