@@ -13,6 +13,7 @@ import typer
 from sqlalchemy.exc import OperationalError
 
 from infra.cli.demo import demo
+from infra.cli.deploy import deploy
 from infra.cli.explain import explain
 from infra.cli.export import app as export_app
 from infra.cli.farms import app as farms_app
@@ -35,6 +36,7 @@ app.add_typer(export_app, name="export")
 app.command("status")(status)
 app.command("explain")(explain)
 app.command("demo")(demo)
+app.command("deploy")(deploy)
 
 
 def _show_version(is_wanted: bool) -> None:

@@ -56,6 +56,48 @@ class PrefectServer:
         return {"PREFECT_API_URL": self.api_url, "PREFECT_API_AUTH_STRING": self.auth}
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrefectProgram:
+    """How to run the server, any number of times one after the other: its socket stays bound in between."""
+
+    server: PrefectServer
+    command: tuple[str, ...]
+    environment: dict[str, str] = field(repr=False)
+    """All of it; nothing else of ours is for the server."""
+    folder: Path
+    listener: socket.socket
+
+
+@contextlib.contextmanager
+def prefect_program(database_url: str, home: Path, *, services: bool = True, port: int = 0) -> Iterator[PrefectProgram]:
+    """Bind the socket of Prefect's server, see that there is a database for it, and say how to run it.
+
+    Args: as `local_prefect`.
+
+    Raises:
+        ServerTrouble: when the port or the database cannot be used.
+    """
+    folder = open_home(home).private_folder("prefect")
+    url = make_url(database_url)
+    _create_database(url)
+    with _listener(port) as listener:
+        server = PrefectServer(api_url=f"http://127.0.0.1:{listener.getsockname()[1]}/api", auth=_auth(folder / "auth"))
+        yield PrefectProgram(
+            server=server,
+            command=(sys.executable, "-P", str(_PROGRAM), str(listener.fileno()), "all" if services else "api"),
+            environment=_environment(url, folder, server),
+            folder=folder,
+            listener=listener,
+        )
+
+
+@contextlib.contextmanager
+def starting_alone(home: Path) -> Iterator[None]:
+    """Hold while a server starts: two must not migrate one database together."""
+    with alone("prefect", locks=open_home(home).private_folder("locks"), timeout_s=START_TIMEOUT_S):
+        yield
+
+
 @contextlib.contextmanager
 def local_prefect(database_url: str, home: Path, *, services: bool = True, port: int = 0) -> Iterator[PrefectServer]:
     """Run Prefect's API server until the end of the block; it ends with this process, however that ends.
@@ -70,34 +112,29 @@ def local_prefect(database_url: str, home: Path, *, services: bool = True, port:
     Raises:
         ServerTrouble: when the server cannot be run; with the end of its log.
     """
-    opened = open_home(home)
-    folder = opened.private_folder("prefect")
-    url = make_url(database_url)
-    _create_database(url)
-    with _listener(port) as listener, (folder / "server.log").open("ab") as said:
-        if said.tell() > MAX_LOG_BYTES:
-            said.truncate(0)
-        server = PrefectServer(api_url=f"http://127.0.0.1:{listener.getsockname()[1]}/api", auth=_auth(folder / "auth"))
-        # One at a time: two servers must not migrate one database together.
-        with alone("prefect", locks=opened.private_folder("locks"), timeout_s=START_TIMEOUT_S):
+    with prefect_program(database_url, home, services=services, port=port) as program:
+        log_file = program.folder / "server.log"
+        with log_file.open("ab") as said, starting_alone(home):
+            if said.tell() > MAX_LOG_BYTES:
+                said.truncate(0)
             child = subprocess.Popen(
-                [sys.executable, "-P", _PROGRAM, str(listener.fileno()), "all" if services else "api"],
+                program.command,
                 stdin=subprocess.PIPE,
                 stdout=said,
                 stderr=subprocess.STDOUT,
-                cwd=folder,
-                env=_environment(url, folder, server),
-                pass_fds=[listener.fileno()],
+                cwd=program.folder,
+                env=program.environment,
+                pass_fds=[program.listener.fileno()],
                 start_new_session=True,
             )
             try:
-                listener.close()
-                _wait_until_healthy(child, server, said=folder / "server.log")
+                program.listener.close()
+                _wait_until_healthy(child, program.server, said=log_file)
             except BaseException:
                 _stop(child)
                 raise
     try:
-        yield server
+        yield program.server
     finally:
         _stop(child)
 
