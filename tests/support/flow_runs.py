@@ -52,19 +52,19 @@ def recorded_task_runs(state: State[Any], *, expected: int) -> dict[str, TaskRun
             time.sleep(0.2)
 
 
-def artifact(state: State[Any]) -> str:
+def artifact(state: State[Any], *, key: str = "ndvi-summary") -> str:
     """The summary that a flow run left in the Prefect UI, as Markdown."""
     of_run = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[_flow_run_id(state)]))
     with get_client(sync_client=True) as client:
         [found] = client.read_artifacts(artifact_filter=of_run)
-    assert found.key == "ndvi-summary"
+    assert found.key == key
     assert isinstance(found.data, str)
     return found.data
 
 
-def artifact_rows(state: State[Any]) -> list[list[str]]:
-    """The cells of the artifact's table of scenes, its heading left out."""
-    lines = [line for line in artifact(state).splitlines() if line.startswith("| ")]
+def artifact_rows(state: State[Any], *, key: str = "ndvi-summary") -> list[list[str]]:
+    """The cells of the artifact's table of scenes or batches, its heading left out."""
+    lines = [line for line in artifact(state, key=key).splitlines() if line.startswith("| ")]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
 
 

@@ -1,0 +1,298 @@
+"""Weather of every farm: what runs in which order."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import itertools
+import textwrap
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import structlog
+from prefect import flow
+from prefect.artifacts import create_markdown_artifact
+from prefect.client.schemas.objects import State
+from prefect.exceptions import PrefectException
+from prefect.futures import PrefectFuture, as_completed
+from prefect.states import Completed, Failed
+from prefect.task_runners import ThreadPoolTaskRunner
+from prefect.utilities.annotations import quote
+
+from infra.settings import load_settings
+from infra.telemetry import set_up_logs
+from models.errors import BadInput
+from models.farms import active_farms, count_farms
+from models.weather import Source
+from models.weather_missing import DaySpan
+from tasks.weather_bench import Asked, WeatherBench, open_weather_bench
+from tasks.weather_due import WeatherWork, assign_missing_cells, due_of_days, due_today
+from tasks.weather_steps import BatchReport, fetch_weather, publish_changed
+
+log = structlog.get_logger(__name__)
+
+MAX_LOOKBACK_DAYS = 366
+FIRST_DAY = dt.date(1940, 1, 1)
+"""First day of the ERA5 reanalysis."""
+ARTIFACT_ROWS = 500
+PROBLEM_CHARACTERS = 300
+"""Of an error that nobody foresaw; the log has all of it."""
+NAMED_PROBLEMS = 3
+
+Watch = Callable[[BatchReport, int, int], None]
+"""Told of every finished batch: its report, batches done, batches known of so far."""
+
+_watch: ContextVar[Watch | None] = ContextVar("watch", default=None)
+
+
+@contextlib.contextmanager
+def watching(watch: Watch) -> Iterator[None]:
+    """Have every finished batch of runs in this block told to `watch`."""
+    token = _watch.set(watch)
+    try:
+        yield
+    finally:
+        _watch.reset(token)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeatherSummary:
+    """How a run came out."""
+
+    start: dt.date
+    end: dt.date
+    """Last day of the past that was asked for; forecasts reach further."""
+    farms: int
+    batches: tuple[BatchReport, ...] = ()
+    asked: dict[Source, Asked] = field(default_factory=dict)
+    not_asked: dict[str, str] = field(default_factory=dict)
+    """Services of which days were due that were not asked for any more, with the reason."""
+
+    @property
+    def inserted(self) -> int:
+        """Readings, of one cell and day each, that are new."""
+        return sum(batch.inserted for batch in self.batches)
+
+    @property
+    def replaced(self) -> int:
+        """Readings that differ from what was stored."""
+        return sum(batch.replaced for batch in self.batches)
+
+    @property
+    def failed(self) -> int:
+        """Cells of batches that were not told; what is missing is asked for again at the next run."""
+        return sum(batch.failed for batch in self.batches)
+
+    @property
+    def is_loss(self) -> bool:
+        """Whether anything that was due is missing."""
+        return self.failed > 0 or bool(self.not_asked)
+
+    @property
+    def problems(self) -> list[str]:
+        """What went wrong, each problem once."""
+        found = {batch.problem: None for batch in self.batches if batch.problem is not None}
+        return [*found, *(f"{service}: {reason}" for service, reason in self.not_asked.items())]
+
+    def as_state(self) -> State[Any]:
+        """The state in which a flow run with this summary ends: Failed over any loss."""
+        words = [f"{len(self.batches)} batches, {self.inserted} readings new, {self.replaced} replaced"]
+        words += [f"{self.failed} cells failed"] if self.failed else []
+        message = "; ".join([", ".join(words), *self.problems[:NAMED_PROBLEMS]])
+        return Failed(message=message, data=self) if self.is_loss else Completed(message=message, data=self)
+
+
+@flow(name="daily-weather", persist_result=False)
+def daily_weather(lookback_days: int | None = None) -> State[Any]:
+    """Bring the weather of every farm up to date from both sources: the last days, those ahead, and what was replaced.
+
+    Args:
+        lookback_days: how far back to fill days that are missing; SWATH_WEATHER_LOOKBACK_DAYS when not given.
+    """
+    settings = load_settings()
+    back = settings.weather_lookback_days if lookback_days is None else lookback_days
+    if not 0 <= back <= MAX_LOOKBACK_DAYS:
+        raise BadInput("lookback_days", f"{back} is out of range", allowed=f"0 to {MAX_LOOKBACK_DAYS}")
+    _set_up_logs()
+    with open_weather_bench(settings) as bench:
+        today = bench.now().date()
+        assign_missing_cells(bench)
+        run = _Run(bench)
+        run.wave(due_today(bench, lookback_days=back))
+        summary = run.finish(DaySpan(today - dt.timedelta(days=back), today), farm_ids=None)
+    _leave_artifact(summary)
+    return summary.as_state()
+
+
+@flow(name="backfill-weather", persist_result=False)
+def backfill_weather(start: dt.date, end: dt.date, farms: list[uuid.UUID] | None = None) -> State[Any]:
+    """Fill the weather of the past from both sources, newest year first, after live work; only what is missing.
+
+    May be killed at any moment and started again: every batch is saved whole or not at all.
+
+    Args:
+        start: first UTC day.
+        end: last UTC day, included.
+        farms: `external_farm_id` of the farms; all active ones when not given.
+    """
+    if start > end:
+        raise BadInput("start", f"{start} is after the end, {end}")
+    if start < FIRST_DAY:
+        raise BadInput("start", f"{start} is too early", allowed=f"from {FIRST_DAY} on")
+    settings = load_settings()
+    _set_up_logs()
+    with open_weather_bench(settings, is_live=False) as bench:
+        span = DaySpan(start, min(end, bench.now().date()))
+        if span.last < start:
+            raise BadInput("start", f"{start} is ahead", allowed=f"to {span.last}; forecasts come with the daily run")
+        assign_missing_cells(bench)
+        farm_ids = _farm_ids(bench, farms)
+        run = _Run(bench)
+        for year in years_newest_first(span):
+            run.wave(due_of_days(bench, year, farm_ids=farm_ids))
+        summary = run.finish(span, farm_ids=farm_ids)
+    _leave_artifact(summary)
+    return summary.as_state()
+
+
+def years_newest_first(days: DaySpan) -> list[DaySpan]:
+    """The calendar years of a span, newest first."""
+    return [
+        DaySpan(max(days.first, dt.date(year, 1, 1)), min(days.last, dt.date(year, 12, 31)))
+        for year in range(days.last.year, days.first.year - 1, -1)
+    ]
+
+
+def _set_up_logs() -> None:
+    if not structlog.is_configured():
+        settings = load_settings()
+        set_up_logs(settings.log_level, as_json=settings.log_json)
+
+
+def _farm_ids(bench: WeatherBench, external_ids: Sequence[uuid.UUID] | None) -> list[int] | None:
+    if external_ids is None:
+        return None
+    with bench.stores.engine.connect() as connection:
+        farms = list(active_farms(connection, external_ids=external_ids))
+    unknown = set(external_ids) - {farm.external_farm_id for farm in farms}
+    if unknown:
+        raise BadInput(
+            "farm", f"no active farm {', '.join(sorted(map(str, unknown)))}", allowed="see `swath farms list`"
+        )
+    return [farm.id for farm in farms]
+
+
+class _Run:
+    """One run: its waves of batches, and how they came out."""
+
+    def __init__(self, bench: WeatherBench) -> None:
+        self._bench = bench
+        self._batches: list[BatchReport] = []
+        self._not_asked: dict[str, str] = {}
+        self._known = 0
+
+    def wave(self, works: Sequence[WeatherWork]) -> None:
+        """Do these batches, both sources side by side; a batch that fails does not stop the others."""
+        due = [work for work in works if self._is_worth_asking(work)]
+        self._known += len(due)
+        log.info("planned", batches=len(due))
+        if not due:
+            return
+        watch = _watch.get()
+        with contextlib.ExitStack() as stack:
+            running: dict[PrefectFuture[Any], WeatherWork] = {}
+            for source in Source:
+                # One source that waits for its allowance does not keep the other from working. Of two batches, one is
+                # saved while the other is asked for.
+                workers = self._bench.settings.nasa_power_at_once if source is Source.NASA_POWER else 2
+                threads: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(max_workers=workers)
+                runner = stack.enter_context(threads)
+                own = (work for work in due if work.source is source)
+                running |= {_submit(runner, self._bench, work): work for work in own}
+            for future in as_completed(list(running)):
+                report = _report(running[future], future)
+                self._batches.append(report)
+                if watch is not None:
+                    watch(report, len(self._batches), self._known)
+
+    def _is_worth_asking(self, work: WeatherWork) -> bool:
+        reason = self._bench.closed(work.source, work.service)
+        if reason is not None:
+            self._not_asked.setdefault(work.service, str(reason))
+        return reason is None
+
+    def finish(self, days: DaySpan, *, farm_ids: Sequence[int] | None) -> WeatherSummary:
+        """Let readers see what changed, and tell how the run came out."""
+        publish_changed(self._bench, self._batches)
+        with self._bench.stores.engine.connect() as connection:
+            farms = count_farms(connection) if farm_ids is None else len(farm_ids)
+        return WeatherSummary(
+            start=days.first,
+            end=days.last,
+            farms=farms,
+            batches=tuple(self._batches),
+            asked=self._bench.asked,
+            not_asked=self._not_asked,
+        )
+
+
+def _submit(runner: ThreadPoolTaskRunner[Any], bench: WeatherBench, work: WeatherWork) -> PrefectFuture[Any]:
+    step = fetch_weather.with_options(task_run_name=work.label)
+    return runner.submit(step, parameters={"bench": bench, "work": quote(work)})
+
+
+def _report(work: WeatherWork, future: PrefectFuture[Any]) -> BatchReport:
+    """What came of a batch; after an error that nobody foresaw, none of its cells was told."""
+    future.wait()  # asked for its state before, it reads what Prefect's server has recorded so far
+    found: object = future.result(raise_on_failure=False)
+    if isinstance(found, BatchReport):
+        return found
+    problem = textwrap.shorten(future.state.message or future.state.name or "crashed", PROBLEM_CHARACTERS)
+    log.error("batch failed", batch=work.label, error=problem, exc_info=isinstance(found, Exception) and found)
+    count = len(work.cells)
+    return BatchReport(
+        label=work.label,
+        source=work.source,
+        service=work.service,
+        days=work.days,
+        cells=count,
+        failed=count,
+        problem=f"{count} cells: {problem}",
+    )
+
+
+def _leave_artifact(summary: WeatherSummary) -> None:
+    """Leave in the Prefect UI what a person wants to know of the run."""
+    lines = [
+        f"## Weather {summary.start} to {summary.end}",
+        f"{summary.farms:,} farms, {len(summary.batches):,} batches: {summary.inserted:,} readings new, "
+        f"{summary.replaced:,} replaced, {summary.failed:,} cells failed.",
+    ]
+    for source, asked in summary.asked.items():
+        lines.append(f"- {source}: {asked.requests:,} requests, {asked.weight:,.1f} weighted calls")
+    lines += [f"- **{_plain(problem)}**" for problem in summary.problems[:ARTIFACT_ROWS]]
+    if summary.batches:
+        lines += ["", "| source | days | cells | new | replaced | unchanged | implausible | untold | failed |"]
+        lines += ["| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"]
+    ranked = sorted(summary.batches, key=lambda batch: (-batch.failed, -batch.days.last.toordinal(), batch.label))
+    for batch in itertools.islice(ranked, ARTIFACT_ROWS):
+        numbers = (
+            *(batch.cells, batch.inserted, batch.replaced, batch.unchanged),
+            *(batch.implausible, batch.untold, batch.failed),
+        )
+        days = f"{batch.days.first} to {batch.days.last}"
+        lines.append("| " + " | ".join([batch.service.replace(":", " "), days, *map(str, numbers)]) + " |")
+    if len(ranked) > ARTIFACT_ROWS:
+        lines.append(f"\nand {len(ranked) - ARTIFACT_ROWS:,} more batches")
+    try:
+        create_markdown_artifact("\n".join(lines), key="weather-summary", description="Cells by source and outcome")
+    except (httpx.HTTPError, PrefectException) as error:  # the run is done, and its state says how it came out
+        log.warning("summary not left in Prefect", error=str(error))
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.replace("|", "/").split())
