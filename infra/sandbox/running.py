@@ -1,4 +1,4 @@
-"""The whole sandbox as one context: the archive, a STAC API and a file server over it, and the truth behind it."""
+"""The whole sandbox as one context: archive, STAC API, file server and weather services, and the truth behind them."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from infra.sandbox.files import serve_files
 from infra.sandbox.items import COLLECTIONS
 from infra.sandbox.passes import passes_between
 from infra.sandbox.stac import serve_items
+from infra.sandbox.weather_limits import Clock
+from infra.sandbox.weather_services import WeatherServices, utc_now, weather_services
 from infra.sandbox.world import Truth, World
 from models.errors import BadInput
 
@@ -43,15 +45,32 @@ class Sandbox:
     items: tuple[dict[str, Any], ...]
     """All items that the API holds, as served."""
     truth: Truth
+    weather: WeatherServices
+    """Stand-ins for Open-Meteo and NASA POWER, and the weather's truth."""
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """Environment variables that lead Swath to this world, and nowhere else."""
+        imagery = {"SWATH_STAC_URL": self.stac_url, "SWATH_STAC_COLLECTION": ",".join(self.collections)}
+        return {**imagery, **self.weather.settings}
 
 
 @contextlib.contextmanager
-def sandbox(folder: Path, *, start: dt.date, end: dt.date, seed: int = DEFAULT_SEED) -> Iterator[Sandbox]:
+def sandbox(
+    folder: Path, *, start: dt.date, end: dt.date, seed: int = DEFAULT_SEED, clock: Clock = utc_now
+) -> Iterator[Sandbox]:
     """Run a simulated world with the passes from `start` to `end`, both included.
 
     What is drawn is kept below `folder` and used again by the same seed: a season of five months takes some 65 MB
-    and 15 seconds the first time. Several processes may share a folder. Both servers listen on loopback alone, and
-    end with the context or with this process.
+    and 15 seconds the first time. Several processes may share a folder. All servers listen on loopback alone, and end
+    with the context or with this process.
+
+    Args:
+        folder: Where the world is kept.
+        start: First day of imagery.
+        end: Last day of imagery, included.
+        seed: Which world.
+        clock: The present instant for the weather services, which know any day before it and forecast beyond.
 
     Raises:
         BadInput: the dates are in the wrong order or too far apart, or the seed is negative.
@@ -69,6 +88,7 @@ def sandbox(folder: Path, *, start: dt.date, end: dt.date, seed: int = DEFAULT_S
         files_url = stack.enter_context(serve_files(archive))
         served = tuple(_with_addresses(item, files_url) for item in items)
         stac_url = stack.enter_context(_serve(served))
+        weather = stack.enter_context(weather_services(seed, clock=clock))
         yield Sandbox(
             stac_url=stac_url,
             collections=COLLECTIONS,
@@ -77,6 +97,7 @@ def sandbox(folder: Path, *, start: dt.date, end: dt.date, seed: int = DEFAULT_S
             folder=home,
             items=served,
             truth=truth,
+            weather=weather,
         )
 
 
