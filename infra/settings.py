@@ -217,6 +217,20 @@ class Settings(BaseSettings):
         description="Requests without credentials that one address may make in a minute.",
     )
 
+    serve_host: str = Field(default="127.0.0.1", description="Address on which `swath serve` listens.")
+    serve_port: int = Field(default=8080, ge=0, le=65535, description="Port of the API; 0 takes a free one.")
+    serve_workers: int = Field(default=1, ge=1, le=256, description="Processes that serve the API.")
+    serve_connections: int = Field(
+        default=8, ge=1, le=200, description="Most connections to Postgres of one worker of the API."
+    )
+    serve_trusted_proxies: str = Field(
+        default="127.0.0.1",
+        description="Addresses of proxies whose `X-Forwarded-For` and `-Proto` are believed, separated by commas.",
+    )
+    cors_origins: Annotated[tuple[str, ...] | None, NoDecode] = Field(
+        default=None, description="Origins whose web pages may call the API, separated by commas. Unset: none."
+    )
+
     log_level: str = Field(
         default="INFO",
         pattern="^(DEBUG|INFO|WARNING|ERROR)$",
@@ -224,7 +238,7 @@ class Settings(BaseSettings):
     )
     log_json: bool = Field(default=False, description="Write log events as JSON lines.")
 
-    @field_validator("catalogs", mode="before")
+    @field_validator("catalogs", "cors_origins", mode="before")
     @classmethod
     def _split_names(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value

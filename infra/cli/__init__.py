@@ -19,6 +19,7 @@ from infra.cli.export import app as export_app
 from infra.cli.farms import app as farms_app
 from infra.cli.interrupts import EXIT_CODES, end_soon_when_told
 from infra.cli.ndvi import app as ndvi_app
+from infra.cli.serve import serve
 from infra.cli.status import status
 from infra.settings import load_settings
 from infra.telemetry import redact, set_up_logs
@@ -36,6 +37,7 @@ app.add_typer(export_app, name="export")
 app.command("status")(status)
 app.command("explain")(explain)
 app.command("demo")(demo)
+app.command("serve")(serve)
 app.command("deploy")(deploy)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("flows", "tasks", "models", "infra")
+PACKAGES = ("flows", "serving", "tasks", "models", "infra")
 
 
 def sources() -> list[Path]:

@@ -1,0 +1,1 @@
+"""Answers: a small app that reads what was written, and never computes."""

@@ -1,0 +1,84 @@
+"""The app: every endpoint of every area on one list, and what surrounds them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import AsyncIterator, Mapping, Sequence
+from itertools import groupby
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import Route
+
+from infra.settings import Settings, load_settings
+from infra.telemetry import set_up_logs
+from models.errors import BadInput
+from serving import health
+from serving.answering import Path
+from serving.endpoints import Endpoint
+from serving.frame import Frame
+from serving.resources import Addresses, Resources, open_resources
+
+ENDPOINTS: tuple[Endpoint, ...] = (*health.ENDPOINTS,)
+"""All of them. Routes are tried in this order, so those with fixed words come before those with a variable."""
+
+
+def create_app(settings: Settings, addresses: Addresses, *, endpoints: Sequence[Endpoint] = ENDPOINTS) -> Starlette:
+    """Make the app; its connections are opened when it starts, and no server needs to be there yet."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[Mapping[str, Resources]]:
+        async with open_resources(settings, addresses) as resources:
+            yield {"resources": resources}
+
+    middleware = [Middleware(Frame)]
+    if settings.cors_origins:
+        middleware.append(
+            Middleware(
+                CORSMiddleware,
+                allow_origins=settings.cors_origins,
+                allow_methods=["GET", "POST", "PATCH", "DELETE"],
+                allow_headers=["Authorization", "Content-Type", "If-None-Match", "X-API-Key", "X-Request-ID"],
+                expose_headers=["ETag", "RateLimit-Remaining", "RateLimit-Reset", "Retry-After", "X-Request-ID"],
+            )
+        )
+    app = Starlette(routes=_routes(endpoints), lifespan=lifespan, middleware=middleware)
+    # A redirect is no envelope, and it would take its host from the caller's word.
+    app.router.redirect_slashes = False
+    return app
+
+
+def _routes(endpoints: Sequence[Endpoint]) -> list[Route]:
+    order = {each.path: place for place, each in reversed(list(enumerate(endpoints)))}
+    by_path = groupby(sorted(endpoints, key=lambda each: order[each.path]), key=lambda each: each.path)
+    return [Route(path, Path(list(group)), name=path) for path, group in by_path]
+
+
+def app_from_environment() -> Starlette:
+    """Make the app of a worker whose stores are named by the environment.
+
+    Raises:
+        BadInput: a setting is wrong, or a store has no address.
+    """
+    settings = load_settings()
+    set_up_logs(settings.log_level, as_json=settings.log_json)
+    return create_app(settings, addresses_of(settings))
+
+
+def addresses_of(settings: Settings) -> Addresses:
+    """Where the servers are, as settings and environment say; a worker starts none of its own.
+
+    Raises:
+        BadInput: a store has no address.
+    """
+    if settings.database_url is None or settings.redis_url is None:
+        missing = "SWATH_DATABASE_URL" if settings.database_url is None else "SWATH_REDIS_URL"
+        raise BadInput(missing, "is not set", allowed="an address; `swath serve` starts servers where there are none")
+    return Addresses(
+        database_url=settings.database_url.get_secret_value(),
+        redis_url=settings.redis_url.get_secret_value(),
+        prefect_url=os.environ.get("PREFECT_API_URL") or None,
+        prefect_auth=os.environ.get("PREFECT_API_AUTH_STRING") or None,
+    )

@@ -1,0 +1,94 @@
+"""Redis as the app uses it: short waits, no tries of its own, and left alone while it does not answer."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import redis.asyncio as redis
+import structlog
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError, ResponseError
+
+from models.errors import BadInput
+from serving.breaker import Breaker
+from serving.trace import note_time
+
+log = structlog.get_logger(__name__)
+
+CONNECT_TIMEOUT_S = 0.25
+ANSWER_TIMEOUT_S = 0.4
+"""Longest wait for a whole exchange, connecting included. A healthy Redis answers in one millisecond."""
+
+CONNECTIONS = 64
+
+
+class CacheAway(Exception):
+    """Redis did not answer, or is left alone because it did not."""
+
+
+class Cache:
+    """Redis behind a breaker."""
+
+    def __init__(self, client: redis.Redis, breaker: Breaker) -> None:
+        self.client = client
+        self.breaker = breaker
+
+    async def ask(self, exchange: Callable[[redis.Redis], Awaitable[Any]]) -> Any:
+        """Return what one exchange with Redis gave.
+
+        Raises:
+            CacheAway: it did not answer in time, or is left alone at the moment.
+        """
+        if not self.breaker.may_try():
+            raise CacheAway("left alone")
+        started_at = time.perf_counter()
+        try:
+            async with asyncio.timeout(ANSWER_TIMEOUT_S):
+                answer = await exchange(self.client)
+        except ResponseError as error:
+            if not _is_away(error):
+                raise
+            self._note(error)
+            raise CacheAway(str(error)) from error
+        except (RedisError, OSError, TimeoutError) as error:
+            self._note(error)
+            raise CacheAway(str(error)) from error
+        finally:
+            note_time("redis", time.perf_counter() - started_at)
+        if self.breaker.is_open:
+            log.info("Redis answers again")
+        self.breaker.succeeded()
+        return answer
+
+    def _note(self, error: Exception) -> None:
+        was_open = self.breaker.is_open
+        self.breaker.failed()
+        if self.breaker.is_open and not was_open:
+            log.warning("Redis is left alone for a moment", error=str(error) or type(error).__name__)
+
+
+def _is_away(error: ResponseError) -> bool:
+    """Whether the server says that it cannot work: still loading, a replica after a failover, out of memory."""
+    return str(error).startswith(
+        ("LOADING", "MASTERDOWN", "READONLY", "OOM", "MISCONF", "NOREPLICAS", "BUSY", "UNKILLABLE")
+    )
+
+
+def open_redis(url: str) -> redis.Redis:
+    """A client of the Redis at this address, connected when first used."""
+    try:
+        pool = redis.BlockingConnectionPool.from_url(
+            url,
+            max_connections=CONNECTIONS,
+            timeout=ANSWER_TIMEOUT_S,
+            socket_connect_timeout=CONNECT_TIMEOUT_S,
+            socket_timeout=ANSWER_TIMEOUT_S,
+            retry=Retry(NoBackoff(), 0),
+        )
+    except ValueError as error:
+        raise BadInput("SWATH_REDIS_URL", "not a Redis address", allowed="redis://…, rediss://…, unix://…") from error
+    return redis.Redis.from_pool(pool)

@@ -1,0 +1,127 @@
+"""Routes as declarations: what an endpoint takes and gives. Routing, checks and the API document are made from them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+from models.principals import READ
+from serving.envelope import Word, dumps
+from serving.gate import Admission, CachedRead
+from serving.principal import Headers, Principal, ScopeKind
+from serving.resources import Resources
+from serving.trace import Trace
+
+JSON = "application/json"
+CSV = "text/csv"
+GEOJSON = "application/geo+json"
+
+Method = Literal["GET", "POST", "PATCH", "DELETE"]
+P = TypeVar("P")
+Q = TypeVar("Q")
+B = TypeVar("B")
+
+PRIVATE = "private, no-cache"
+"""`Cache-Control` of what one client may see: kept by the client alone, which asks each time whether it changed."""
+
+
+class Strict(BaseModel):
+    """What a caller may send: known fields alone, finite numbers."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, str_strip_whitespace=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call(Generic[P, Q, B]):
+    """One request that was let in, its parts checked."""
+
+    resources: Resources
+    principal: Principal
+    path: P
+    query: Q
+    body: B
+    headers: Headers
+    trace: Trace
+    media_type: str
+    """Which of the endpoint's media types the caller would rather have."""
+    raw_body: bytes
+    """As it was sent; signatures are over these bytes."""
+    raw_path: str
+    """Path and query as they were sent."""
+    address: str
+    """Where the request came from."""
+    admission: Admission
+
+    @property
+    def request_id(self) -> str:
+        """What names this request in answers and logs."""
+        return self.trace.request_id
+
+    @property
+    def cached(self) -> CachedRead | None:
+        """What Redis has under the endpoint's `read_model`."""
+        return self.admission.cached
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What a handler gives; for JSON the body is the data, and the envelope is put around it."""
+
+    body: bytes = b"null"
+    status: int = 200
+    word: Word = "success"
+    message: str = ""
+    media_type: str = JSON
+    etag: str | None = None
+    """Changes when the body does; without quotes."""
+    cache_control: str = PRIVATE
+    headers: Mapping[str, str] = field(default_factory=dict)
+    has_envelope: bool = True
+    """False for what is no JSON, or is a document of its own."""
+
+    @classmethod
+    def of(cls, data: Any, **more: Any) -> Answer:
+        """An answer that carries a value as JSON."""
+        return cls(body=dumps(data), **more)
+
+    def but(self, **changes: Any) -> Answer:
+        """The same answer, changed."""
+        return dataclasses.replace(self, **changes)
+
+
+Handler = Callable[[Call[Any, Any, Any]], Awaitable[Answer]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """One method of one path."""
+
+    method: Method
+    path: str
+    handler: Handler
+    summary: str
+    tag: str
+    scope: str | None = READ
+    """What the caller must be allowed to do; None: anybody may call."""
+    throttle: ScopeKind = "anonymous"
+    """Whose limit counts for callers that present nothing."""
+    is_throttled: bool = True
+    """False for what load balancers and scrapers ask: never counted, never refused, and nobody's identity looked at."""
+    path_model: Any = None
+    query_model: Any = None
+    body_model: Any = None
+    """Type that pydantic can check, a model or a union of them; None: there is none."""
+    answers: Mapping[int, Any] = field(default_factory=dict)
+    """Type of `data` by status, for the API document."""
+    media_types: tuple[str, ...] = (JSON,)
+    """What a caller may ask for by `Accept`; the first is given when they do not mind."""
+    most_bytes: int = 65_536
+    """Largest body."""
+    read_model: Callable[[Any], str] | None = None
+    """Redis key of the read model asked for, made from the checked path; fetched together with the caller's record."""
+    has_raw_body: bool = False
+    """The body is signed: it is read, and checked by the handler."""

@@ -1,0 +1,64 @@
+"""What a worker keeps open while it runs, and gives to every request."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+from infra.settings import Settings
+from serving.breaker import Breaker
+from serving.cache import Cache, open_redis
+from serving.counts import Counts
+from serving.credentials import make_doorkeeper
+from serving.database import Database, make_pool
+from serving.gate import Gate
+from serving.prefect_api import PrefectApi
+from serving.throttle import make_throttle
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Addresses:
+    """Where the servers are that a worker needs; not shown by `repr`, because they may hold passwords."""
+
+    database_url: str = field(repr=False)
+    redis_url: str = field(repr=False)
+    prefect_url: str | None = field(default=None, repr=False)
+    """Address of Prefect's API; None: work cannot be asked for."""
+    prefect_auth: str | None = field(default=None, repr=False)
+    """User and password for it, as `user:password`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resources:
+    """Open connections and counters of one worker."""
+
+    settings: Settings
+    cache: Cache
+    database: Database
+    gate: Gate
+    prefect: PrefectApi
+    counts: Counts
+
+
+@contextlib.asynccontextmanager
+async def open_resources(settings: Settings, addresses: Addresses) -> AsyncIterator[Resources]:
+    """Open everything, without waiting for servers that are away: they may come back while the worker runs.
+
+    Raises:
+        BadInput: an address is not one of Postgres or Redis.
+    """
+    client = open_redis(addresses.redis_url)
+    pool = make_pool(addresses.database_url, size=settings.serve_connections)
+    cache = Cache(client, Breaker("redis"))
+    database = Database(pool, Breaker("postgres"))
+    counts = Counts()
+    gate = Gate(cache, database, doorkeeper=make_doorkeeper(settings), throttle=make_throttle(settings), counts=counts)
+    prefect = PrefectApi(addresses.prefect_url, auth=addresses.prefect_auth)
+    try:
+        await pool.open(wait=False)
+        yield Resources(settings=settings, cache=cache, database=database, gate=gate, prefect=prefect, counts=counts)
+    finally:
+        await prefect.close()
+        await pool.close(timeout=2)
+        await client.aclose()
