@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -256,7 +258,7 @@ farm_cells = Table(
 )
 
 
-def _told(variables: tuple[str, ...]) -> list[Column[object]]:
+def _told(variables: tuple[str, ...]) -> list[Column[Any]]:
     """Columns of what a source told.
 
     Single precision: sources tell at most seven significant digits, two decimals, and rows are half as large. No
