@@ -45,6 +45,8 @@ NORTHERNMOST = 84.0
 SOUTHERNMOST = -80.0
 """Sentinel-2 tiles lie on the UTM zones of the MGRS grid, which ends at these latitudes."""
 
+ALLOWED_PLACES = "longitude -180 to 180, latitude -90 to 90"
+
 # Edges are straight in longitude and latitude, Geod takes them for geodesics: for pieces of 0.02 degrees (2 km) the
 # two differ by less than 0.1 m at 60 degrees north.
 _AREA_EDGE_DEG = 0.02
@@ -162,7 +164,7 @@ def _check_places(polygons: list[Polygon]) -> None:
     lon, lat = places[:, 0], places[:, 1]
     if np.abs(lat).max() > 90 or np.abs(lon).max() > 360 or np.abs(lon).min() > 180:
         problem = f"has coordinates out of range, such as {_worst(places)}{_hint(lon, lat)}"
-        raise BadInput("geometry", problem, allowed="longitude -180 to 180, latitude -90 to 90")
+        raise BadInput("geometry", problem, allowed=ALLOWED_PLACES)
     if lat.max() > NORTHERNMOST or lat.min() < SOUTHERNMOST:
         raise BadInput(
             "geometry",

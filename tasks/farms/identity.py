@@ -19,6 +19,7 @@ import pandas as pd
 import shapely
 
 from models.errors import BadInput
+from models.texts import clean_text
 
 SWATH_NAMESPACE = uuid.UUID("5d0c4f0e-2f5b-4f5e-9a57-1d1c5f6f7a10")
 """Never change it: every identity made here would change with it."""
@@ -44,9 +45,6 @@ MAX_MOVED_FRACTION = 0.5
 Two owners' `fields.geojson` with ids from 1 on look like one dataset, and the second would move the first one's farms.
 Fields are redrawn, split and renumbered, but not most of them at once to where they never were.
 """
-
-MAX_TEXT = 200
-"""Most characters of a name, an owner or an id."""
 
 _SHAPE_DECIMALS = 7
 """About a centimetre: a feature without any id is told by its shape, rounded to this."""
@@ -134,12 +132,7 @@ def text_of(value: object) -> str | None:
         return None
     if isinstance(value, numbers.Real) and not isinstance(value, bool | np.bool_) and float(value).is_integer():
         return str(int(float(value))) if isinstance(value, float | np.floating) else str(value)
-    text = " ".join(str(value).split())
-    if not text:
-        return None
-    if len(text) > MAX_TEXT or not text.isprintable():
-        raise BadInput("text", f"cannot be stored: {text[:40]!r}", allowed=f"{MAX_TEXT} printable characters")
-    return text
+    return clean_text(str(value))
 
 
 def own_id(text: str) -> uuid.UUID:
