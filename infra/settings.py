@@ -81,6 +81,24 @@ class Settings(BaseSettings):
         le=3600,
         description="Wait before the first further try of a scene; doubles each time, with jitter.",
     )
+    scene_runs: int = Field(
+        default=5,
+        ge=1,
+        le=100,
+        description="Runs in which a scene may fail before it is given up; the next catalog that has it is then asked.",
+    )
+    scene_rest_s: float = Field(
+        default=3600,
+        ge=0,
+        le=604_800,
+        description="Wait before a later run tries a failed scene again; triples each time, up to three days.",
+    )
+    gap_days: int = Field(
+        default=10, ge=1, le=60, description="Days for which a pass that no catalog has is asked for again."
+    )
+    gap_alert_days: int = Field(
+        default=3, ge=1, le=60, description="Days after which a pass that no catalog has is told of as missing."
+    )
 
     clear_classes: Annotated[frozenset[int], NoDecode] = Field(
         default=frozenset({4, 5, 6, 7, 11}), description="Scene classes (SCL) whose pixels count, separated by commas."
