@@ -19,7 +19,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from infra.cli.ndvi import parse_day, print_summary, run_days
+from infra.cli.given import parse_day
+from infra.cli.ndvi import print_summary, run_days
 from infra.settings import Settings, load_settings
 from infra.stores import open_stores
 from infra.telemetry import set_up_logs

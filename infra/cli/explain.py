@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from infra.cli.ndvi import parse_day, parse_farms
+from infra.cli.given import parse_day, parse_farms
 from infra.settings import load_settings
 from models.domain import Farm, FarmFailure, Observation, SceneWork
 from models.errors import BadInput, UpstreamUnavailable

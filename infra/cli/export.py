@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.markup import escape
 from sqlalchemy import Connection
 
-from infra.cli.ndvi import parse_day, parse_farms
+from infra.cli.given import parse_day, parse_farms
 from infra.settings import load_settings
 from infra.stores import open_stores
 from models.errors import BadInput
