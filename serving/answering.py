@@ -114,10 +114,10 @@ class _Way:
         endpoint = self._endpoint
         if not endpoint.is_throttled:
             return FREE
-        key = endpoint.read_model(path) if endpoint.read_model is not None and path is not None else None
+        fetch = endpoint.fetch(path) if endpoint.fetch is not None and path is not None else None
         try:
             presented = resources.gate.doorkeeper.presented(headers) if endpoint.scope is not None else None
-            return await resources.gate.admit(presented, kind=endpoint.throttle, address=address, payload_key=key)
+            return await resources.gate.admit(presented, kind=endpoint.throttle, address=address, fetch=fetch)
         except DatabaseAway as error:
             raise unavailable("what tells who is calling") from error
 

@@ -11,17 +11,19 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from infra.settings import Settings, load_settings
 from infra.telemetry import set_up_logs
 from models.errors import BadInput
-from serving import health
+from serving import health, integrations
 from serving.answering import Path
 from serving.endpoints import Endpoint
+from serving.faults import ApiError
 from serving.frame import Frame
 from serving.resources import Addresses, Resources, open_resources
 
-ENDPOINTS: tuple[Endpoint, ...] = (*health.ENDPOINTS,)
+ENDPOINTS: tuple[Endpoint, ...] = (*health.ENDPOINTS, *integrations.ENDPOINTS)
 """All of them. Routes are tried in this order, so those with fixed words come before those with a variable."""
 
 
@@ -41,13 +43,19 @@ def create_app(settings: Settings, addresses: Addresses, *, endpoints: Sequence[
                 allow_origins=settings.cors_origins,
                 allow_methods=["GET", "POST", "PATCH", "DELETE"],
                 allow_headers=["Authorization", "Content-Type", "If-None-Match", "X-API-Key", "X-Request-ID"],
-                expose_headers=["ETag", "RateLimit-Remaining", "RateLimit-Reset", "Retry-After", "X-Request-ID"],
+                expose_headers=["ETag", "RateLimit", "RateLimit-Policy", "Retry-After", "X-Request-ID"],
             )
         )
     app = Starlette(routes=_routes(endpoints), lifespan=lifespan, middleware=middleware)
     # A redirect is no envelope, and it would take its host from the caller's word.
     app.router.redirect_slashes = False
+    app.router.default = _nothing_here
     return app
+
+
+async def _nothing_here(scope: Scope, _receive: Receive, _send: Send) -> None:
+    if scope["type"] == "http":
+        raise ApiError(404, "there is nothing at this path; /docs lists what there is")
 
 
 def _routes(endpoints: Sequence[Endpoint]) -> list[Route]:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from models.principals import READ
 from serving.envelope import Word, dumps
-from serving.gate import Admission, CachedRead
+from serving.gate import Admission, Fetch
 from serving.principal import Headers, Principal, ScopeKind
 from serving.resources import Resources
 from serving.trace import Trace
@@ -62,9 +62,9 @@ class Call(Generic[P, Q, B]):
         return self.trace.request_id
 
     @property
-    def cached(self) -> CachedRead | None:
-        """What Redis has under the endpoint's `read_model`."""
-        return self.admission.cached
+    def found(self) -> Any:
+        """What the endpoint's `fetch` returned; None where Redis did not answer."""
+        return self.admission.found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +121,7 @@ class Endpoint:
     """What a caller may ask for by `Accept`; the first is given when they do not mind."""
     most_bytes: int = 65_536
     """Largest body."""
-    read_model: Callable[[Any], str] | None = None
-    """Redis key of the read model asked for, made from the checked path; fetched together with the caller's record."""
+    fetch: Callable[[Any], Fetch] | None = None
+    """What is wanted from Redis, by the checked path: it comes together with the caller's record."""
     has_raw_body: bool = False
     """The body is signed: it is read, and checked by the handler."""

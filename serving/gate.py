@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import structlog
+from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
 
 from models.principals import TOMBSTONE
@@ -17,6 +18,7 @@ from serving.cache import Cache, CacheAway
 from serving.counts import Counts
 from serving.database import Database, DatabaseAway
 from serving.faults import ApiError
+from serving.flights import Flights
 from serving.principal import (
     ANYBODY,
     UNAUTHENTICATED,
@@ -42,12 +44,13 @@ MOST_REFUSED = Limit(30, 60)
 
 
 @dataclass(frozen=True, slots=True)
-class CachedRead:
-    """A read model as Redis has it."""
+class Fetch:
+    """What an endpoint wants from Redis, brought along by the one exchange that lets the caller in."""
 
-    owner: int | None
-    revision: int
-    body: bytes
+    lua: str
+    """Body of a Lua function that has `keys` and `arguments`, and returns anything."""
+    keys: tuple[str, ...]
+    arguments: tuple[str | int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +59,8 @@ class Admission:
 
     principal: Principal
     taken: Taken | None
-    cached: CachedRead | None
+    found: Any
+    """What the endpoint's fetch returned; None where there was none."""
     is_cache_away: bool
     """Redis did not answer: nothing is known of what it has."""
 
@@ -72,20 +76,20 @@ class Gate:
         self._cache = cache
         self._database = database
         self._counts = counts
-        self._script = throttle.lua + _ADMIT
-        self._sha = hashlib.sha1(self._script.encode(), usedforsecurity=False).hexdigest()
+        self._scripts: dict[str, tuple[str, str]] = {}
+        self._flights: Flights[bytes | None] = Flights()
         self._refusals = Refusals(MOST_REFUSED)
 
     async def admit(
-        self, presented: Presented | None, *, kind: ScopeKind, address: str, payload_key: str | None
+        self, presented: Presented | None, *, kind: ScopeKind, address: str, fetch: Fetch | None
     ) -> Admission:
-        """Tell who is calling, count the request, and fetch what Redis has under `payload_key`.
+        """Tell who is calling, count the request, and fetch what the endpoint wants from Redis.
 
         Args:
             presented: what the caller presented; None is nobody in particular.
             kind: whose limit counts when nothing is presented.
             address: where the request came from, to count those of nobody in particular.
-            payload_key: read model that the request is about.
+            fetch: what the endpoint wants.
 
         Raises:
             ApiError: 401, the credentials are not good; 429, too often; 503, no store can tell who it is.
@@ -94,28 +98,41 @@ class Gate:
         limit = self.throttle.limit(kind)
         bucket = presented.bucket if presented else f"{kind}:{_neighbourhood(address)}"
         try:
-            found = await self._cache.ask(lambda _: self._ask(presented, bucket, limit, payload_key))
+            found = await self._cache.ask(lambda redis: self._ask(redis, presented, bucket, limit, fetch))
         except CacheAway:
-            record, taken, cached, is_away = None, self.throttle.take(bucket, limit), None, True
+            record, taken, payload, is_away = None, self.throttle.take(bucket, limit), None, True
         else:
-            record, cached, is_away = found[0], _cached(found[4]), False
+            record, payload, is_away = found[0], found[4], False
             taken = Taken(found[1] == 1, limit, found[2], found[3])
         if not taken.is_allowed:
             self._counts.throttled += 1
             raise too_often(taken)
         principal = ANYBODY if presented is None else await self._principal(presented, record, address)
-        return Admission(principal, taken, cached, is_away)
+        return Admission(principal, taken, payload, is_away)
 
-    async def _ask(self, presented: Presented | None, bucket: str, limit: Limit, payload_key: str | None) -> list[Any]:
-        keys = [presented.record_key if presented else "", f"swath:v1:throttle:{bucket}"]
-        keys += [payload_key] if payload_key else []
-        client = self._cache.client
-        arguments: tuple[str | int, ...] = (*keys, limit.requests, limit.window_s)
+    async def _ask(
+        self, redis: Redis, presented: Presented | None, bucket: str, limit: Limit, fetch: Fetch | None
+    ) -> list[Any]:
+        script, sha = self._script(fetch.lua if fetch else "return false")
+        keys = [
+            presented.record_key if presented else "",
+            f"swath:v1:throttle:{bucket}",
+            *(fetch.keys if fetch else ()),
+        ]
+        arguments: tuple[str | int, ...] = (limit.requests, limit.window_s, *(fetch.arguments if fetch else ()))
         try:
-            answer: list[Any] = await client.evalsha(self._sha, len(keys), *arguments)
+            answer: list[Any] = await redis.evalsha(sha, len(keys), *keys, *arguments)
         except NoScriptError:
-            answer = await client.eval(self._script, len(keys), *arguments)
+            answer = await redis.eval(script, len(keys), *keys, *arguments)
         return answer
+
+    def _script(self, lua: str) -> tuple[str, str]:
+        """The whole script with this fetch in it, and its digest, by which Redis knows it."""
+        known = self._scripts.get(lua)
+        if known is None:
+            script = self.throttle.lua + _ADMIT.replace("wanted", lua)
+            known = self._scripts[lua] = script, hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
+        return known
 
     async def _principal(self, presented: Presented, record: bytes | None, address: str) -> Principal:
         if record == TOMBSTONE:
@@ -133,22 +150,25 @@ class Gate:
         if old is None and not self._refusals.may_try(address):
             raise ApiError(429, "too many requests with credentials that are not good", headers={"retry-after": "60"})
         try:
-            record = await self.doorkeeper.record(presented, self._database)
+            record = await self._flights.once(
+                presented.record_key, lambda: self.doorkeeper.record(presented, self._database)
+            )
         except DatabaseAway:
             if old is None:
                 raise
             return old
         if record is None:
             raise self._refused(address)
-        await self._keep(presented.record_key, record)
+        await self._flights.once(f"keep {presented.record_key}", lambda: self._keep(presented.record_key, record))
         return record
 
-    async def _keep(self, key: str, record: bytes) -> None:
+    async def _keep(self, key: str, record: bytes) -> bytes | None:
         stamped = b"%d|%b" % (time.time(), record)
         try:
             await self._cache.ask(lambda redis: redis.eval(_KEEP, 1, key, stamped, KEPT_S))
         except CacheAway as error:
             log.debug("caller's record not kept", error=str(error))
+        return record
 
     def _refused(self, address: str) -> ApiError:
         self._refusals.note(address)
@@ -156,15 +176,15 @@ class Gate:
         return ApiError(401, "the credentials are unknown, expired or revoked", headers=UNAUTHENTICATED)
 
 
-# One command for everything, so that it costs one exchange; a read model is not fetched for who comes too often.
+# One command for everything, so that it costs one exchange; nothing is fetched for who comes too often.
 _ADMIT = """
+local function fetch(keys, arguments)
+  wanted
+end
 local record = KEYS[1] ~= '' and redis.call('GET', KEYS[1])
 local taken = take(KEYS[2], tonumber(ARGV[1]), tonumber(ARGV[2]))
-local payload = false
-if KEYS[3] and taken[1] == 1 then
-  payload = redis.call('HMGET', KEYS[3], 'client', 'revision', 'body')
-end
-return {record, taken[1], taken[2], taken[3], payload}
+local found = taken[1] == 1 and fetch({unpack(KEYS, 3)}, {unpack(ARGV, 3)})
+return {record, taken[1], taken[2], taken[3], found}
 """
 
 # Never over a tombstone: who revokes puts it there, perhaps just after we have read the record.
@@ -179,12 +199,6 @@ def too_often(taken: Taken) -> ApiError:
     """The answer to who asks too often."""
     message = f"at most {taken.limit.requests} requests in {taken.limit.window_s} s; more in {max(1, taken.reset_s)} s"
     return ApiError(429, message, headers={name.decode(): value.decode() for name, value in taken.headers()})
-
-
-def _cached(found: Any) -> CachedRead | None:
-    if not found or found[0] is None or found[1] is None or found[2] is None:
-        return None
-    return CachedRead(int(found[0]) if found[0] else None, int(found[1]), found[2])
 
 
 def _unstamped(record: bytes | None) -> tuple[float, bytes | None]:
