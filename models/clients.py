@@ -7,7 +7,6 @@ after the commit, and the change holds in all workers at once.
 from __future__ import annotations
 
 import datetime as dt
-import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
@@ -16,11 +15,11 @@ from sqlalchemy.dialects.postgresql import insert
 
 from models.errors import BadInput
 from models.keys import MasterKeys, new_api_key, new_prefix, parse_api_key, signing_key_id, signing_secret
-from models.principals import API, HMAC, SCOPES, Outdated, key_record, name_record
+from models.principals import API, HMAC, NAME, SCOPES, Outdated, key_record, name_record
+from models.shared_tokens import token_key
 from models.tables import client_keys, clients, integration_tokens
 
 MAX_OVERLAP = dt.timedelta(days=90)
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +112,7 @@ def revoke_client(connection: Connection, name: str) -> Outdated:
     connection.execute(update(clients).where(clients.c.id == client_id).values(revoked_at=revoked))
     query = select(client_keys.c.kind, client_keys.c.prefix).where(client_keys.c.client_id == client_id)
     keys = [key_record(row.kind, row.prefix) for row in connection.execute(query)]
-    return Outdated(ended=(name_record(name, None), _end_shared_token(connection, client_id), *keys))
+    return Outdated(ended=(name_record(name, None), *_end_shared_token(connection, client_id), *keys))
 
 
 def revoke_key(connection: Connection, name: str, prefix: str) -> Outdated:
@@ -135,7 +134,7 @@ def revoke_key(connection: Connection, name: str, prefix: str) -> Outdated:
     if kind is None:
         raise BadInput("key", f"{name} has no such key", allowed="a prefix that `swath clients list` shows")
     record = key_record(kind, bare)
-    return Outdated(ended=(record,) if kind == API else (record, _end_shared_token(connection, client_id)))
+    return Outdated(ended=(record,) if kind == API else (record, *_end_shared_token(connection, client_id)))
 
 
 def list_clients(connection: Connection, *, include_revoked: bool = False) -> list[Client]:
@@ -187,8 +186,8 @@ def _new_key(connection: Connection, client_id: int, kind: str, masters: MasterK
     return NewKey(kind=kind, prefix=prefix, key_id=key_id, secret=secret)
 
 
-def _end_shared_token(connection: Connection, client_id: int) -> str:
-    """Make the shared token worthless, for the next one is of another generation; return where its record is."""
+def _end_shared_token(connection: Connection, client_id: int) -> tuple[str, ...]:
+    """Make the shared token worthless, for the next one is of another generation; return where Redis has it."""
     ended = connection.execute(
         update(clients)
         .where(clients.c.id == client_id)
@@ -196,7 +195,7 @@ def _end_shared_token(connection: Connection, client_id: int) -> str:
         .returning(clients.c.name, clients.c.token_generation - 1)
     ).one()
     connection.execute(integration_tokens.delete().where(integration_tokens.c.client_id == client_id))
-    return name_record(*ended)
+    return (name_record(*ended), token_key(client_id))
 
 
 def _check_name(name: str) -> None:

@@ -8,6 +8,7 @@ what merely changed is removed and read again.
 from __future__ import annotations
 
 import datetime as dt
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +21,9 @@ SCOPES = (READ, WRITE_FARMS, ADMIN)
 
 API, HMAC = "api", "hmac"
 """Kinds of key: presented whole, and signed with."""
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+"""What clients may be called."""
 
 TOMBSTONE = b""
 """In place of a record: this key, client or token is revoked."""

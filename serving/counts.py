@@ -24,3 +24,9 @@ class Counts:
     """Credentials that were not good."""
     not_modified: int = 0
     """Answers without a body, because the reader has it already."""
+    token_cache_hits: int = 0
+    """Shared tokens given out that Redis had."""
+    token_cache_misses: int = 0
+    """Shared tokens that Redis did not have, or that had to be renewed."""
+    token_mint_count: int = 0
+    """Shared tokens made."""

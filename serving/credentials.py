@@ -6,7 +6,6 @@ import hmac
 import time
 from collections.abc import Callable
 
-from infra.secret_key import load_master_keys
 from infra.settings import Settings
 from models.keys import API_KEY_CHARACTERS, MasterKeys, parse_api_key
 from models.principals import API, BY_KEY, BY_NAME, HMAC, from_record, key_record, name_record, to_record
@@ -79,8 +78,6 @@ class Credentials:
         else:
             kind = API if presented.kind == "api_key" else HMAC
             row = await database.row(BY_KEY, {"prefix": presented.lookup, "kind": kind})
-            if row is not None and kind == HMAC:
-                row["digest"] = None
         return None if row is None else to_record(row)
 
 
@@ -127,11 +124,10 @@ def make_token_reader(
     return TokenReader(masters, audience=settings.jwt_audience, foreign=foreign, clock=clock)
 
 
-def make_doorkeeper(settings: Settings) -> Credentials:
+def make_doorkeeper(settings: Settings, masters: MasterKeys) -> Credentials:
     """What reads credentials, as the settings describe it.
 
     Raises:
-        BadInput: the secret key or the file of keys cannot be used.
-        ServerTrouble: the secret key cannot be kept in the home.
+        BadInput: the file of keys cannot be used.
     """
-    return Credentials(make_token_reader(settings, load_master_keys(settings)))
+    return Credentials(make_token_reader(settings, masters))

@@ -90,6 +90,8 @@ class Limit:
 
     requests: int
     window_s: int
+    name: str = "requests"
+    """What callers read it by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,12 +105,11 @@ class Taken:
     """Seconds until there is more."""
 
     def headers(self) -> list[tuple[bytes, bytes]]:
-        """As a caller reads it; `Retry-After` too where it was too often."""
+        """As draft-ietf-httpapi-ratelimit-headers-10 has it; `Retry-After` too where it was too often."""
+        name = self.limit.name.encode()
         told = [
-            (b"ratelimit-policy", b"%d;w=%d" % (self.limit.requests, self.limit.window_s)),
-            (b"ratelimit-limit", b"%d" % self.limit.requests),
-            (b"ratelimit-remaining", b"%d" % self.remaining),
-            (b"ratelimit-reset", b"%d" % self.reset_s),
+            (b"ratelimit-policy", b'"%b";q=%d;w=%d' % (name, self.limit.requests, self.limit.window_s)),
+            (b"ratelimit", b'"%b";r=%d;t=%d' % (name, self.remaining, self.reset_s)),
         ]
         return told if self.is_allowed else [*told, (b"retry-after", b"%d" % max(1, self.reset_s))]
 

@@ -6,13 +6,16 @@ import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
+from infra.secret_key import load_master_keys
 from infra.settings import Settings
+from models.keys import MasterKeys
 from serving.breaker import Breaker
 from serving.cache import Cache, open_redis
 from serving.counts import Counts
 from serving.credentials import make_doorkeeper
 from serving.database import Database, make_pool
 from serving.gate import Gate
+from serving.minting import Mint, make_mint
 from serving.prefect_api import PrefectApi
 from serving.throttle import make_throttle
 
@@ -39,6 +42,8 @@ class Resources:
     gate: Gate
     prefect: PrefectApi
     counts: Counts
+    masters: MasterKeys
+    mint: Mint
 
 
 @contextlib.asynccontextmanager
@@ -46,18 +51,30 @@ async def open_resources(settings: Settings, addresses: Addresses) -> AsyncItera
     """Open everything, without waiting for servers that are away: they may come back while the worker runs.
 
     Raises:
-        BadInput: an address is not one of Postgres or Redis.
+        BadInput: an address is not one of Postgres or Redis, or what secrets and keys are taken from cannot be used.
+        ServerTrouble: there is no secret key, and none can be kept in the home.
     """
+    masters = load_master_keys(settings)
+    doorkeeper = make_doorkeeper(settings, masters)
     client = open_redis(addresses.redis_url)
     pool = make_pool(addresses.database_url, size=settings.serve_connections)
     cache = Cache(client, Breaker("redis"))
     database = Database(pool, Breaker("postgres"))
     counts = Counts()
-    gate = Gate(cache, database, doorkeeper=make_doorkeeper(settings), throttle=make_throttle(settings), counts=counts)
+    gate = Gate(cache, database, doorkeeper=doorkeeper, throttle=make_throttle(settings), counts=counts)
     prefect = PrefectApi(addresses.prefect_url, auth=addresses.prefect_auth)
     try:
         await pool.open(wait=False)
-        yield Resources(settings=settings, cache=cache, database=database, gate=gate, prefect=prefect, counts=counts)
+        yield Resources(
+            settings=settings,
+            cache=cache,
+            database=database,
+            gate=gate,
+            prefect=prefect,
+            counts=counts,
+            masters=masters,
+            mint=make_mint(settings, masters, cache, database, counts),
+        )
     finally:
         await prefect.close()
         await pool.close(timeout=2)

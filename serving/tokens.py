@@ -16,9 +16,8 @@ from typing import Any
 
 import jwt
 
-from models.clients import NAME
 from models.keys import MasterKey, MasterKeys
-from models.principals import READ, WRITE_FARMS
+from models.principals import NAME, READ, WRITE_FARMS
 from serving.token_keys import ALGORITHMS, KeyFile, VerifyingKey
 
 OWN_ISSUER = "swath"
@@ -110,6 +109,8 @@ class TokenReader:
             )
         except jwt.InvalidTokenError as error:
             raise TokenRefused(_why(error)) from None
+        except (ValueError, TypeError, OverflowError, RecursionError):  # numbers and nesting that no issuer writes
+            raise TokenRefused("is malformed") from None
         return _token(claims, is_own=key.issuer == OWN_ISSUER and header["kid"] in self._own)
 
     def _key(self, header: Mapping[str, Any]) -> VerifyingKey:
