@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 from sqlalchemy.exc import OperationalError
 
+from infra.cli.clients import app as clients_app
 from infra.cli.demo import demo
 from infra.cli.deploy import deploy
 from infra.cli.explain import explain
@@ -21,6 +22,7 @@ from infra.cli.interrupts import EXIT_CODES, end_soon_when_told
 from infra.cli.ndvi import app as ndvi_app
 from infra.cli.serve import serve
 from infra.cli.status import status
+from infra.cli.weather import app as weather_app
 from infra.settings import load_settings
 from infra.telemetry import redact, set_up_logs
 from models.errors import BadInput, SwathError
@@ -33,7 +35,9 @@ app = typer.Typer(
 )
 app.add_typer(farms_app, name="farms")
 app.add_typer(ndvi_app, name="ndvi")
+app.add_typer(weather_app, name="weather")
 app.add_typer(export_app, name="export")
+app.add_typer(clients_app, name="clients")
 app.command("status")(status)
 app.command("explain")(explain)
 app.command("demo")(demo)

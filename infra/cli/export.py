@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import csv
 import datetime as dt
-import enum
-import os
-import tempfile
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Annotated, Any
+from typing import Annotated, Any
 
 import orjson
 import typer
@@ -20,26 +14,40 @@ from rich.console import Console
 from rich.markup import escape
 from sqlalchemy import Connection
 
+from infra.cli.files import Format, Row, Sheet, Type, format_of, write_sheet
 from infra.cli.given import parse_day, parse_farms
 from infra.settings import load_settings
 from infra.stores import open_stores
+from models.domain import Farm
 from models.errors import BadInput
 from models.farms import stored_farms
 from models.observations import EXPORT_COLUMNS, export_observations
+from models.weather import Grain
+from models.weather_answers import Weather, reconciled_daily, reconciled_soil
+from models.weather_rows import SHEETS, SOIL
+from tasks.weather.open_meteo_requests import SOIL_LAYERS
 
 app = typer.Typer(no_args_is_help=True, help="Take results out as files.")
 
-ROWS_AT_ONCE = 10_000
+FARMS_AT_ONCE = 500
+DEFAULT_WEATHER_DAYS = 30
+DEFAULT_DAYS_AHEAD = 15
 
-Row = dict[str, Any]
+_SPECIAL = {
+    "acquired_at": Type.TIME,
+    "day": Type.DAY,
+    "item_ids": Type.TEXTS,
+    **dict.fromkeys(("inner_pixel_count", "pixel_count", "revision"), Type.WHOLE),
+    **dict.fromkeys(("external_farm_id", "status", "rule", "processing_baseline", "catalog"), Type.TEXT),
+}
+NDVI_COLUMNS = {name: _SPECIAL.get(name, Type.REAL) for name in EXPORT_COLUMNS}
 
-
-class Format(enum.StrEnum):
-    """File formats of an export."""
-
-    CSV = "csv"
-    PARQUET = "parquet"
-    GEOJSON = "geojson"
+Output = Annotated[Path, typer.Option("-o", "--output", help="File to write; replaced when it exists.")]
+FormatName = Annotated[
+    str | None, typer.Option("--format", help="csv, parquet or geojson; unset, told from the file's name.")
+]
+Farms = Annotated[list[str] | None, typer.Option(help="external_farm_id; may be given several times.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON line for programs.")]
 
 
 @app.callback()
@@ -49,20 +57,18 @@ def _group() -> None:
 
 @app.command("ndvi")
 def export_ndvi(
-    output: Annotated[Path, typer.Option("-o", "--output", help="File to write; replaced when it exists.")],
-    format_name: Annotated[
-        str | None, typer.Option("--format", help="csv, parquet or geojson; unset, told from the file's name.")
-    ] = None,
+    output: Output,
+    format_name: FormatName = None,
     start: Annotated[str | None, typer.Option(help="First day, YYYY-MM-DD.")] = None,
     end: Annotated[str | None, typer.Option(help="Last day, YYYY-MM-DD.")] = None,
-    farm: Annotated[list[str] | None, typer.Option(help="external_farm_id; may be given several times.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line for programs.")] = False,
+    farm: Farms = None,
+    as_json: AsJson = False,
 ) -> None:
     """Write observations to a file: one row for every farm and pass, with numbers or with the reason for none.
 
     Rows are those of each farm's present boundary and of the mask policy that the settings describe. Times are UTC.
     """
-    chosen = _format_of(output, format_name)
+    chosen = format_of(output, format_name)
     days = parse_day(start, field="--start"), parse_day(end, field="--end")
     if days[0] and days[1] and days[0] > days[1]:
         raise BadInput("--start", f"{days[0]} is after the end, {days[1]}")
@@ -78,135 +84,106 @@ def export_ndvi(
         )
         outlines = {}
         if wanted is not None or chosen is Format.GEOJSON:
-            outlines = _outlines(connection, wanted)
-        count = _written(output, lambda file: _WRITERS[chosen](file, rows, outlines))
+            outlines = {each.external_farm_id: each.boundary for each in _farms(connection, wanted)}
+        sheet = Sheet(columns=NDVI_COLUMNS, rows=rows, outlines=outlines)
+        count = write_sheet(output, sheet, as_format=chosen)
+    _say(output, chosen, count, as_json=as_json)
+
+
+def _farms(connection: Connection, wanted: list[uuid.UUID] | None) -> list[Farm]:
+    """The farms that are exported: those named, active or not, else all that are active.
+
+    Raises:
+        BadInput: one that is named does not exist.
+    """
+    farms = list(stored_farms(connection, external_ids=wanted, include_inactive=wanted is not None))
+    unknown = sorted(map(str, set(wanted or ()) - {farm.external_farm_id for farm in farms}))
+    if unknown:
+        raise BadInput("--farm", f"no farm {', '.join(unknown)}", allowed="see `swath farms list --all`")
+    return farms
+
+
+def _say(output: Path, chosen: Format, count: int, *, as_json: bool) -> None:
     if as_json:
         typer.echo(orjson.dumps({"file": str(output), "format": chosen, "rows": count}).decode())
     else:
         Console(highlight=False).print(f"{count:,} rows in {escape(str(output))}", soft_wrap=True)
 
 
-def _outlines(connection: Connection, wanted: list[uuid.UUID] | None) -> dict[uuid.UUID, bytes]:
-    """Boundaries of the farms that are exported: those named, active or not, else all that are active."""
-    farms = stored_farms(connection, external_ids=wanted, include_inactive=wanted is not None)
-    outlines = {farm.external_farm_id: farm.boundary for farm in farms}
-    unknown = sorted(map(str, set(wanted or ()) - set(outlines)))
-    if unknown:
-        raise BadInput("--farm", f"no farm {', '.join(unknown)}", allowed="see `swath farms list --all`")
-    return outlines
+def _weather_columns() -> dict[str, Type]:
+    columns = {"external_farm_id": Type.TEXT, "day": Type.DAY}
+    for name in SHEETS[Grain.DAILY].above_ground:
+        columns |= {name: Type.REAL, f"{name}_source": Type.TEXT, f"{name}_kind": Type.TEXT}
+    columns |= dict.fromkeys(SOIL, Type.REAL)
+    return columns | dict.fromkeys(("soil_layer", "soil_source", "soil_kind"), Type.TEXT)
 
 
-def _format_of(path: Path, name: str | None) -> Format:
-    if name is not None:
-        try:
-            return Format(name.lower())
-        except ValueError:
-            raise BadInput("--format", f"{name!r} is not one", allowed=", ".join(Format)) from None
-    endings = {".csv": Format.CSV, ".parquet": Format.PARQUET, ".geojson": Format.GEOJSON, ".json": Format.GEOJSON}
-    try:
-        return endings[path.suffix.lower()]
-    except KeyError:
-        raise BadInput("--format", f"not told by {path.name!r}", allowed=", ".join(Format)) from None
+WEATHER_COLUMNS = _weather_columns()
 
 
-def _written(path: Path, write: Callable[[IO[bytes]], int]) -> int:
-    """Write a file whole or not at all.
+@app.command("weather")
+def export_weather(
+    output: Output,
+    format_name: FormatName = None,
+    start: Annotated[str | None, typer.Option(help="First UTC day, YYYY-MM-DD. Default: 30 days back.")] = None,
+    end: Annotated[str | None, typer.Option(help="Last UTC day, YYYY-MM-DD. Default: 15 days ahead.")] = None,
+    farm: Farms = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write weather to a file: one row for every farm and UTC day of which anything is known.
 
-    Raises:
-        BadInput: it cannot be written there.
+    Each value stands with its source and its kind: observed, reanalysis or forecast. Units stand in the names. The soil
+    is that of one layer, the uppermost of SWATH_OPEN_METEO_ARCHIVE_MODEL, because layers of models differ.
     """
-    try:
-        return _written_beside(path, write)
-    except OSError as error:
-        raise BadInput("--output", f"cannot write to {path}: {error.strerror}") from error
+    chosen = format_of(output, format_name)
+    today = dt.datetime.now(dt.UTC).date()
+    first = parse_day(start, field="--start") or today - dt.timedelta(days=DEFAULT_WEATHER_DAYS)
+    last = parse_day(end, field="--end") or today + dt.timedelta(days=DEFAULT_DAYS_AHEAD)
+    if first > last:
+        raise BadInput("--start", f"{first} is after the end, {last}")
+    settings = load_settings()
+    layer = SOIL_LAYERS.get(settings.open_meteo_archive_model)
+    with open_stores(settings) as stores, stores.engine.connect() as connection:
+        farms = _farms(connection, parse_farms(farm))
+        sheet = Sheet(
+            columns=WEATHER_COLUMNS,
+            rows=_weather_rows(connection, farms, (first, last), soil_layer=layer.depth if layer else None),
+            outlines={each.external_farm_id: each.boundary for each in farms},
+        )
+        count = write_sheet(output, sheet, as_format=chosen)
+    _say(output, chosen, count, as_json=as_json)
 
 
-def _written_beside(path: Path, write: Callable[[IO[bytes]], int]) -> int:
-    """Write under another name beside the file, then rename."""
-    descriptor, name = tempfile.mkstemp(dir=path.resolve().parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            count = write(file)
-        umask = os.umask(0)
-        os.umask(umask)
-        Path(name).chmod(0o666 & ~umask)
-        Path(name).replace(path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            Path(name).unlink()
-        raise
-    return count
+def _weather_rows(
+    connection: Connection, farms: list[Farm], days: tuple[dt.date, dt.date], *, soil_layer: str | None
+) -> Iterator[Row]:
+    """Rows farm by farm and day by day."""
+    first, last = (dt.datetime.combine(day, dt.time(), dt.UTC) for day in days)
+    for start in range(0, len(farms), FARMS_AT_ONCE):
+        some = {farm.id: farm.external_farm_id for farm in farms[start : start + FARMS_AT_ONCE]}
+        told = reconciled_daily(connection, some, start=days[0], end=days[1])
+        soils = reconciled_soil(connection, some, grain=Grain.DAILY, start=first, end=last)
+        of_layer = (each for each in soils if each.soil_layer == soil_layer)
+        for each, soil in _beside(told, of_layer):
+            assert each.farm_id is not None
+            yield _weather_row(some[each.farm_id], each, soil)
 
 
-def _write_csv(file: IO[bytes], rows: Iterable[Row], _outlines: dict[Any, bytes]) -> int:
-    import io
-
-    count = 0
-    with io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True) as text:
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(EXPORT_COLUMNS)
-        for count, row in enumerate(rows, start=1):  # noqa: B007
-            writer.writerow([_plain(row[name]) for name in EXPORT_COLUMNS])
-    return count
+def _beside(told: Iterator[Weather], soils: Iterator[Weather]) -> Iterator[tuple[Weather, Weather | None]]:
+    """The soil of the same farm and day beside each day, or None; both come by farm and day."""
+    soil = next(soils, None)
+    for each in told:
+        while soil is not None and (soil.farm_id or 0, soil.at) < (each.farm_id or 0, each.at):
+            soil = next(soils, None)
+        yield each, soil if soil is not None and (soil.farm_id, soil.at) == (each.farm_id, each.at) else None
 
 
-def _plain(value: Any) -> Any:
-    """A value as CSV has it: RFC 3339 UTC times, item ids separated by a space, nothing for None."""
-    if isinstance(value, dt.datetime):
-        return value.astimezone(dt.UTC).isoformat().replace("+00:00", "Z")
-    if isinstance(value, list | tuple):
-        return " ".join(map(str, value))
-    return value
-
-
-def _write_parquet(file: IO[bytes], rows: Iterable[Row], _outlines: dict[Any, bytes]) -> int:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    real, whole, text = pa.float64(), pa.int64(), pa.string()
-    special = {
-        "acquired_at": pa.timestamp("us", tz="UTC"),
-        "day": pa.date32(),
-        "item_ids": pa.list_(text),
-        "inner_pixel_count": whole,
-        "pixel_count": whole,
-        "revision": whole,
-    }
-    words = {"external_farm_id", "status", "rule", "processing_baseline", "catalog"}
-    schema = pa.schema([(name, special.get(name, text if name in words else real)) for name in EXPORT_COLUMNS])
-    count = 0
-    with pq.ParquetWriter(file, schema, compression="zstd") as writer:
-        for batch in _batches(rows):
-            plain = [{**row, "external_farm_id": str(row["external_farm_id"])} for row in batch]
-            writer.write_table(pa.Table.from_pylist(plain, schema=schema))
-            count += len(batch)
-    return count
-
-
-def _batches(rows: Iterable[Row]) -> Iterator[Sequence[Row]]:
-    iterator = iter(rows)
-    while batch := list(islice(iterator, ROWS_AT_ONCE)):
-        yield batch
-
-
-def _write_geojson(file: IO[bytes], rows: Iterable[Row], outlines: dict[Any, bytes]) -> int:
-    import shapely
-
-    outline, shape, count = None, b"null", 0
-    file.write(b'{"type":"FeatureCollection","features":[')
-    for count, row in enumerate(rows, start=1):
-        if row["external_farm_id"] != outline:  # rows come farm by farm
-            outline = row["external_farm_id"]
-            shape = shapely.to_geojson(shapely.from_wkb(outlines[outline])).encode()
-        properties = orjson.dumps({name: row[name] for name in EXPORT_COLUMNS}, option=orjson.OPT_UTC_Z)
-        file.write(b",\n" if count > 1 else b"\n")
-        file.write(b'{"type":"Feature","geometry":' + shape + b',"properties":' + properties + b"}")
-    file.write(b"\n]}\n")
-    return count
-
-
-_WRITERS: dict[Format, Callable[[IO[bytes], Iterable[Row], dict[Any, bytes]], int]] = {
-    Format.CSV: _write_csv,
-    Format.PARQUET: _write_parquet,
-    Format.GEOJSON: _write_geojson,
-}
+def _weather_row(farm_id: uuid.UUID, told: Weather, soil: Weather | None) -> Row:
+    row: dict[str, Any] = {**dict.fromkeys(WEATHER_COLUMNS), "external_farm_id": farm_id, "day": told.at.date()}
+    for name, value in told.values.items():
+        row |= {name: value.value, f"{name}_source": value.source.value, f"{name}_kind": value.kind.value}
+    if soil is not None:
+        row["soil_layer"] = soil.soil_layer
+        for name, value in soil.values.items():
+            row |= {name: value.value, "soil_source": value.source.value, "soil_kind": value.kind.value}
+    return row
