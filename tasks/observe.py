@@ -30,7 +30,7 @@ from models.domain import (
 )
 from tasks.imagery.evidence import settle_rescale
 from tasks.imagery.pixels import Compute, Places, gather, place_on
-from tasks.imagery.reader import CELL, HttpLimits, Unread, decode, encode, wanted_cells
+from tasks.imagery.reader import CELL, HttpLimits, Unread, decode, encode, wanted_strips
 from tasks.imagery.stack import CHUNK, stack
 from tasks.indices.clear_sky import CLASS_COUNT, is_clear_class, near_cloud
 from tasks.indices.footprints import FootprintCache, Footprints, Lattice
@@ -193,7 +193,7 @@ def _classes(
     inside = _places((scl_rows >= 0) & (scl_rows < grid.height) & (scl_cols >= 0) & (scl_cols < grid.width))
     places = scl_rows[inside], scl_cols[inside]
     near = np.zeros(len(rows), np.bool_)
-    wanted = wanted_cells(*places, grid.shape)
+    wanted = wanted_strips(*places, grid.shape)
     if method.policy.dilation_m < grid.resolution_m:
         array = stack(scene, ("scl",), wanted=wanted, limits=method.http, chunk=method.chunk).data[0]
         [found[inside]] = gather(array, *places, compute=method.compute)
@@ -228,20 +228,25 @@ def _with_surroundings(array: da.Array, distance_m: float, resolution_m: float) 
     return da.overlap.trim_internal(looked, depth, boundary=0)
 
 
-def _with_neighbours(cells: npt.NDArray[np.bool_], distance_m: float, grid: Grid) -> npt.NDArray[np.bool_]:
-    """Wanted cells and all cells within the distance of them."""
-    reach = int(np.ceil(distance_m / (CELL * grid.resolution_m)))
-    grown = cells.copy()
-    for row, col in np.argwhere(cells):
-        grown[max(row - reach, 0) : row + reach + 1, max(col - reach, 0) : col + reach + 1] = True
-    return grown
+def _with_neighbours(strips: npt.NDArray[np.bool_], distance_m: float, grid: Grid) -> npt.NDArray[np.bool_]:
+    """Wanted strips and all strips within the distance of them."""
+    down, across = int(distance_m // grid.resolution_m), int(np.ceil(distance_m / (CELL * grid.resolution_m)))
+    [rows] = np.nonzero(strips.any(axis=1))
+    grown = strips.copy()
+    for row in rows.tolist():
+        grown[max(row - down, 0) : row + down + 1] |= strips[row]
+    wide = grown.copy()
+    for step in range(1, across + 1):
+        wide[:, step:] |= grown[:, :-step]
+        wide[:, :-step] |= grown[:, step:]
+    return wide
 
 
 def _numbers(
     scene: Scene, rows: Places, cols: Places, method: Method
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
     """Digital numbers of red and near infrared at pixels of their grid; 0 nodata, negative unread."""
-    wanted = wanted_cells(rows, cols, scene.red.grid.shape)
+    wanted = wanted_strips(rows, cols, scene.red.grid.shape)
     bands = stack(scene, ("red", "nir"), wanted=wanted, limits=method.http, chunk=method.chunk).data[0]
     red, nir = gather(bands, rows, cols, compute=method.compute)
     return red, nir

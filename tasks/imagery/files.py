@@ -157,7 +157,7 @@ def _why_unrecognized(path: str, limits: HttpLimits) -> Unread:
             if response.status_code == 416:  # an empty file has no first byte
                 return Unread.UNREADABLE
             if not response.ok:
-                return _why_refused(response.status_code)
+                return why_refused(response.status_code)
             beginning = next(response.iter_content(4), b"")
     except (requests.RequestException, OSError):
         return Unread.UNAVAILABLE
@@ -184,7 +184,7 @@ def why_unread(error: BaseException) -> Unread:
         cause = cause.__cause__ or cause.__context__
     text = " | ".join(texts)
     if match := re.search(r"HTTP response code: (\d{3})|response_code=(\d{3})", text):
-        return _why_refused(int(match[1] or match[2]))
+        return why_refused(int(match[1] or match[2]))
     # all bytes came and do not decode: `ZIPDecode:Decoding error at scanline 512`
     if _UNRECOGNIZED in text or "Decode:" in text:
         return Unread.UNREADABLE
@@ -193,7 +193,8 @@ def why_unread(error: BaseException) -> Unread:
     return Unread.UNAVAILABLE
 
 
-def _why_refused(status: int) -> Unread:
+def why_refused(status: int) -> Unread:
+    """Class an answer by its status."""
     if status in (404, 410):
         return Unread.MISSING
     if 400 <= status < 500 and status not in (408, 425, 429):

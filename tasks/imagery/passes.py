@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from models.domain import Scene
 from tasks.imagery.items import baseline_number, instant
@@ -31,7 +31,9 @@ def pieces_of(scenes: Iterable[Scene]) -> dict[PassTile, tuple[Scene, ...]]:
     return {key: tuple(pieces[strip] for strip in sorted(pieces)) for key, pieces in sorted(newest.items())}
 
 
-def choose_catalog(scenes: Iterable[Scene], order: Sequence[str]) -> dict[PassTile, tuple[Scene, ...]]:
+def choose_catalog(
+    scenes: Iterable[Scene], order: Sequence[str], *, given_up: Collection[tuple[str, str]] = ()
+) -> dict[PassTile, tuple[Scene, ...]]:
     """The pieces of each pass and tile from the first catalog in this order, completed from the next ones.
 
     A catalog that has one of two split datastrips does not hide the other: a datastrip that the first lacks comes
@@ -40,18 +42,30 @@ def choose_catalog(scenes: Iterable[Scene], order: Sequence[str]) -> dict[PassTi
     Args:
         scenes: Scenes of all catalogs, in any order. Those of catalogs that are not in `order` are left out.
         order: Names of catalogs, best first.
+        given_up: Catalog and id of items whose files were never delivered: they are left out where another item has
+            the same datastrip, and nowhere else, since farms in it would seem to lie outside of the imagery.
     """
     by_catalog: dict[str, list[Scene]] = {name: [] for name in order}
-    for scene in scenes:
-        if scene.catalog in by_catalog:
-            by_catalog[scene.catalog].append(scene)
+    known = [scene for scene in scenes if scene.catalog in by_catalog]
+    for scene in _without(known, frozenset(given_up)) if given_up else known:
+        by_catalog[scene.catalog].append(scene)
     chosen: dict[PassTile, tuple[Scene, ...]] = {}
     for found in by_catalog.values():
         for key, pieces in pieces_of(found).items():
             before = chosen.get(key, ())
-            known = {scene.datastrip for scene in before}
-            chosen[key] = before + tuple(scene for scene in pieces if scene.datastrip not in known)
+            strips = {scene.datastrip for scene in before}
+            chosen[key] = before + tuple(scene for scene in pieces if scene.datastrip not in strips)
     return dict(sorted(chosen.items()))
+
+
+def _without(scenes: Sequence[Scene], given_up: frozenset[tuple[str, str]]) -> list[Scene]:
+    living = [scene for scene in scenes if (scene.catalog, scene.item_id) not in given_up]
+    there = {(scene.pass_id, scene.tile, scene.datastrip) for scene in living}
+    return living + [
+        scene
+        for scene in scenes
+        if (scene.catalog, scene.item_id) in given_up and (scene.pass_id, scene.tile, scene.datastrip) not in there
+    ]
 
 
 def _newness(scene: Scene) -> tuple[tuple[int, int], dt.datetime, str]:

@@ -1,7 +1,8 @@
 """A plain reader for stackstac: windows of a file that already lies on the wanted grid, only the blocks in use.
 
 stackstac's own reader goes through a warp even where the file lies on the grid, which costs about twice the time.
-This one reads windows as they are, in runs of neighbouring blocks, so that GDAL fetches a run with one request.
+This one reads windows as they are, in runs of neighbouring blocks that come with one request. Files of the kind that
+catalogs keep Sentinel-2 in are fetched and decoded by ourselves, of each block only the rows in use; others by GDAL.
 
 What could not be read is never made to look like nodata: such pixels carry a number at the very top of their type
 that says why (`Unread`), through Dask and back, while the blocks that could be read stay good.
@@ -10,11 +11,14 @@ that says why (`Unread`), through Dask and back, while the blocks that could be 
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
+import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -33,7 +37,9 @@ from tasks.imagery.files import (
     use_gdal_options,
     why_unread,
 )
+from tasks.imagery.ranges import NoRanges, RangeBody, with_range
 from tasks.imagery.signing import sign
+from tasks.imagery.tiled import HEADER_BYTES, HeaderCutShort, OtherKind, Tiling, Undecodable, tiling_of
 
 __all__ = [
     "CELL",
@@ -45,15 +51,29 @@ __all__ = [
     "gdal_options",
     "gdal_path",
     "use_gdal_options",
-    "wanted_cells",
+    "wanted_strips",
     "why_unread",
 ]
 
 log = structlog.get_logger(__name__)
 
 CELL = 256
-"""Side of the square cells, in pixels, in which it is said where pixels are wanted."""
+"""Width of the strips, one pixel high, in which it is said where pixels are wanted."""
 
+GAP_BYTES = 65_536
+"""Bytes between two blocks that are rather fetched too than asked around."""
+RUN_BYTES = 16 << 20
+"""Most bytes of one request."""
+
+_decoding = threading.BoundedSemaphore(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2)
+"""Held while a block is decoded. More threads than processors read, since reading waits; were they all to decode as
+well, the one that holds the interpreter lock would seldom be the one that runs: with 16 of them that cost half again
+as much time as with 2."""
+
+Read = Callable[[Window, npt.NDArray[Any]], None]
+
+MOST_ROWS = 0.7
+"""Share of a block's rows from which on all of them are taken: picking costs a copy."""
 
 PATIENCE = 2
 """A file is given up once reads that failed one after the other have cost this many times the longest wait.
@@ -96,22 +116,22 @@ def _memory_for(shape: tuple[int, int], dtype: np.dtype[Any]) -> npt.NDArray[Any
     return array
 
 
-def wanted_cells(
+def wanted_strips(
     rows: npt.NDArray[np.integer[Any]], cols: npt.NDArray[np.integer[Any]], shape: tuple[int, int]
 ) -> npt.NDArray[np.bool_]:
-    """Mark the cells of `CELL` x `CELL` pixels of a grid that hold any of the given pixels.
+    """Mark the strips, one pixel high and `CELL` wide, of a grid that hold any of the given pixels.
 
     Args:
         rows, cols: pixel positions on the grid, each (n,).
         shape: (height, width) of the grid in pixels.
 
     Returns:
-        (cell rows, cell columns) of bool.
+        (height, strips across) of bool.
     """
-    height, width = -(-shape[0] // CELL), -(-shape[1] // CELL)
-    cells = np.zeros(height * width, dtype=np.bool_)
-    cells[rows // CELL * width + cols // CELL] = True
-    return cells.reshape(height, width)
+    height, across = shape[0], -(-shape[1] // CELL)
+    strips = np.zeros(height * across, dtype=np.bool_)
+    strips[rows.astype(np.intp, copy=False) * across + cols // CELL] = True
+    return strips.reshape(height, across)
 
 
 class BlockReader:
@@ -147,48 +167,135 @@ class BlockReader:
         self._idle: list[Any] = []
         self._lock = threading.Lock()
         self._failed: Unread | None = None
+        self._address: str | None = None
         self._path: str | None = None
+        self._tiling: Tiling | None = None
         self._lost_s = 0.0
 
     def __getstate__(self) -> dict[str, Any]:
-        names = ("url", "epsg", "shape", "bounds", "dtype", "wanted", "limits", "signer")
-        return {name: getattr(self, name) for name in names}
+        names = ("url", "epsg", "shape", "bounds", "dtype", "limits", "signer")
+        strips = zlib.compress(np.packbits(self.wanted).tobytes(), 1)
+        return {**{name: getattr(self, name) for name in names}, "strips": (strips, self.wanted.shape)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
+        strips, shape = state.pop("strips")
+        bits = np.unpackbits(np.frombuffer(zlib.decompress(strips), np.uint8), count=shape[0] * shape[1])
+        self.__dict__.update(state, wanted=bits.astype(np.bool_).reshape(shape))
         self._set_up()
 
     def read(self, window: Window, **_: object) -> npt.NDArray[Any]:
-        """Read the wanted blocks inside `window`; the rest of it stays 0."""
+        """Read the wanted blocks inside `window`; what is not wanted is 0 or what the file has."""
         out = _memory_for((int(window.height), int(window.width)), self.dtype)
-        use_gdal_options(self.limits)
         try:
-            dataset = self._take()
+            with self._source() as (read, block):
+                runs = self._runs(window, block)
+                if sum(int(run.width * run.height) for run in runs) < out.size:
+                    out[:] = 0
+                for run in runs:
+                    self._read_run(read, block[1], run, window, out)
         except RasterioIOError as error:
             out[:] = encode(self._note(error), self.dtype)
-            return out
-        try:
-            runs = self._runs(window, dataset.block_shapes[0])
-            if sum(int(run.width * run.height) for run in runs) < out.size:
-                out[:] = 0
-            for run in runs:
-                self._read_run(dataset, run, window, out)
-        finally:
-            self._give_back(dataset)
         return out
 
-    def _read_run(self, dataset: Any, run: Window, window: Window, out: npt.NDArray[Any]) -> None:
+    def _read_run(self, read: Read, block_width: int, run: Window, window: Window, out: npt.NDArray[Any]) -> None:
         """Read one run, and where that fails each of its blocks alone, so that only what is lost counts as lost."""
         top, left = int(run.row_off - window.row_off), int(run.col_off - window.col_off)
         part = out[top : top + int(run.height), left : left + int(run.width)]
         try:
             with self._patience():
-                dataset.read(1, window=run, out=part)
+                read(run, part)
         except RasterioIOError as error:
             part[:] = encode(self._note(error), self.dtype)
-            alone = _blocks(run, dataset.block_shapes[0][1])
+            alone = _blocks(run, block_width)
             for block in alone if len(alone) > 1 else ():
-                self._read_run(dataset, block, window, out)
+                self._read_run(read, block_width, block, window, out)
+
+    @contextlib.contextmanager
+    def _source(self) -> Iterator[tuple[Read, tuple[int, int]]]:
+        """How to read a part of the file for the time of one window, and the size of its blocks."""
+        address, tiling = self._learn()
+        if tiling is not None:
+            yield functools.partial(self._fetch, address, tiling), tiling.block
+            return
+        use_gdal_options(self.limits)
+        dataset = self._take(address)
+        try:
+            yield lambda run, part: dataset.read(1, window=run, out=part), dataset.block_shapes[0]
+        finally:
+            self._give_back(dataset)
+
+    def _learn(self) -> tuple[str, Tiling | None]:
+        """Where the file is, signed, and how its blocks lie if we read them ourselves; asked once for all threads."""
+        with self._lock:
+            if self._address is None:
+                with self._patience():
+                    address = sign(self.url, self.signer, limits=self.limits)
+                    tiling = _tiling(address, self.limits)
+                    if tiling is not None:
+                        self._check(tiling.shape, tiling.bounds, tiling.resolution, tiling.epsg)
+                self._address, self._tiling = address, tiling
+            return self._address, self._tiling
+
+    def _fetch(self, address: str, tiling: Tiling, run: Window, part: npt.NDArray[Any]) -> None:
+        """Read the blocks of a run, those that lie together in the file with one request."""
+        row = int(run.row_off) // tiling.block[0]
+        first, last = int(run.col_off) // tiling.block[1], int(run.col_off + run.width - 1) // tiling.block[1]
+        cols = sorted(range(first, last + 1), key=lambda col: int(tiling.offsets[row, col]))
+        together: list[int] = []
+        for col in cols:
+            if tiling.sizes[row, col] == 0:  # left out, as it is all nodata
+                self._place(tiling, None, (row, col), run, part)
+                continue
+            if together and not _is_near(tiling, row, together, col):
+                self._fetch_together(address, tiling, row, together, run, part)
+                together = []
+            together.append(col)
+        if together:
+            self._fetch_together(address, tiling, row, together, run, part)
+
+    def _fetch_together(
+        self, address: str, tiling: Tiling, row: int, cols: list[int], run: Window, part: npt.NDArray[Any]
+    ) -> None:
+        offsets, sizes = tiling.offsets[row].tolist(), tiling.sizes[row].tolist()
+        start, end = offsets[cols[0]], offsets[cols[-1]] + sizes[cols[-1]]
+
+        def read(body: RangeBody) -> None:
+            for col in cols:
+                content = body.take(offsets[col], sizes[col])
+                with _decoding:
+                    self._place(tiling, content, (row, col), run, part)
+
+        try:
+            with_range(address, start, end - start, limits=self.limits, read=read)
+        except Undecodable as error:
+            raise NotRead(str(error), why=Unread.UNREADABLE) from error
+        except NoRanges as error:
+            raise NotRead("a whole file or page where a part was asked for", why=Unread.UNAVAILABLE) from error
+
+    def _place(
+        self, tiling: Tiling, body: memoryview | None, at: tuple[int, int], run: Window, part: npt.NDArray[Any]
+    ) -> None:
+        """Put one block into its place in a run: the rows that hold wanted pixels, the others as 0."""
+        (height, width), top, left = tiling.block, at[0] * tiling.block[0], at[1] * tiling.block[1]
+        y, x = max(top, int(run.row_off)), max(left, int(run.col_off))
+        bottom = min(top + height, int(run.row_off + run.height))
+        right = min(left + width, int(run.col_off + run.width))
+        target = part[y - int(run.row_off) : bottom - int(run.row_off), x - int(run.col_off) : right - int(run.col_off)]
+        if body is None:
+            target[:] = 0
+            return
+        pixels = tiling.pixels(body)[y - top : bottom - top, : right - left]
+        [rows] = np.nonzero(self.wanted[y:bottom, x // CELL : -(-right // CELL)].any(axis=1))
+        if len(rows) < MOST_ROWS * len(pixels):
+            target[:] = 0
+            pixels = pixels[rows]
+            if tiling.is_differenced:
+                np.add.accumulate(pixels, axis=1, dtype=pixels.dtype, out=pixels)
+            target[rows] = pixels[:, x - left :]
+        elif tiling.is_differenced:
+            target[:] = np.add.accumulate(pixels, axis=1, dtype=pixels.dtype)[:, x - left :]
+        else:
+            target[:] = pixels[:, x - left :]
 
     @contextlib.contextmanager
     def _patience(self) -> Iterator[None]:
@@ -219,11 +326,9 @@ class BlockReader:
         return runs
 
     def _wants(self, top: int, left: int, block: tuple[int, int]) -> bool:
-        rows = slice(top // CELL, -(-(top + block[0]) // CELL))
-        cols = slice(left // CELL, -(-(left + block[1]) // CELL))
-        return bool(self.wanted[rows, cols].any())
+        return bool(self.wanted[top : top + block[0], left // CELL : -(-(left + block[1]) // CELL)].any())
 
-    def _take(self) -> Any:
+    def _take(self, address: str) -> Any:
         """An open dataset of our own for the time of one read; datasets are not safe for threads.
 
         The first one is opened under the lock, so that the others find its header in GDAL's cache.
@@ -232,8 +337,7 @@ class BlockReader:
             if self._idle:
                 return self._idle.pop()
             if self._path is None:
-                with self._patience():
-                    path = gdal_path(sign(self.url, self.signer, limits=self.limits))
+                path = gdal_path(address)
                 dataset = self._open(path)
                 self._path = path
                 return dataset
@@ -246,24 +350,25 @@ class BlockReader:
             # the lock released: nobody waits for a server with the lock in hand.
             dataset = open_raster(path, OVERVIEW_LEVEL="NONE")
             try:
-                self._check(dataset)
+                # GDAL opens a file whose header was cut short without the tags that were cut, some of which come later
+                if dataset.transform.is_identity or dataset.crs is None:
+                    raise RasterioIOError("the header does not say where the pixels lie")
+                self._check(dataset.shape, dataset.bounds, dataset.res, dataset.crs.to_epsg())
+                if not np.issubdtype(dataset.dtypes[0], np.integer):
+                    raise NotRead(f"holds {dataset.dtypes[0]}, not digital numbers", why=Unread.UNREADABLE)
             except RasterioIOError:
                 dataset.close()
                 raise
         return dataset
 
-    def _check(self, dataset: Any) -> None:
+    def _check(
+        self, shape: tuple[int, int], bounds: Iterable[float], resolution: tuple[float, float], epsg: int | None
+    ) -> None:
         """Hold a file to its item: windows are cut by the item's grid, and numbers are kept as whole ones."""
-        # GDAL opens a file whose header was cut short without the tags that were cut, some of which come later
-        if dataset.transform.is_identity or dataset.crs is None:
-            raise RasterioIOError("the header does not say where the pixels lie")
-        off = max(abs(one - other) for one, other in zip(dataset.bounds, self.bounds, strict=True))
-        epsg = dataset.crs.to_epsg()
-        if dataset.shape != self.shape or off > 0.01 * dataset.res[0] or epsg not in (self.epsg, None):
-            told = f"{dataset.shape} pixels of EPSG:{epsg} at {dataset.bounds}, the item says otherwise"
+        off = max(abs(one - other) for one, other in zip(bounds, self.bounds, strict=True))
+        if shape != self.shape or off > 0.01 * resolution[0] or epsg not in (self.epsg, None):
+            told = f"{shape} pixels of EPSG:{epsg} at {tuple(bounds)}, the item says otherwise"
             raise NotRead(told, why=Unread.UNREADABLE)
-        if not np.issubdtype(dataset.dtypes[0], np.integer):
-            raise NotRead(f"holds {dataset.dtypes[0]}, not digital numbers", why=Unread.UNREADABLE)
 
     def _give_back(self, dataset: Any) -> None:
         with self._lock:
@@ -287,6 +392,35 @@ class BlockReader:
     def __del__(self) -> None:
         if hasattr(self, "_idle"):
             self.close()
+
+
+def _tiling(address: str, limits: HttpLimits) -> Tiling | None:
+    """How the blocks of a file lie; None for what is not a web address or not the kind of file that we read ourselves.
+
+    Raises:
+        NotRead: the header did not come.
+    """
+    if not address.startswith(("http://", "https://")):
+        return None
+    size = HEADER_BYTES
+    for _ in range(3):
+        try:
+            return tiling_of(with_range(address, 0, size, limits=limits, read=RangeBody.rest, may_end=True))
+        except HeaderCutShort as error:
+            if error.needed <= size:  # the file itself is cut
+                return None
+            size = error.needed
+        except (OtherKind, NoRanges):
+            return None
+    return None
+
+
+def _is_near(tiling: Tiling, row: int, together: list[int], col: int) -> bool:
+    """Whether a block follows closely enough on others to come with the same request."""
+    start = int(tiling.offsets[row, together[0]])
+    end = int(tiling.offsets[row, together[-1]] + tiling.sizes[row, together[-1]])
+    offset, size = int(tiling.offsets[row, col]), int(tiling.sizes[row, col])
+    return 0 <= offset - end <= GAP_BYTES and offset + size - start <= RUN_BYTES
 
 
 def _blocks(run: Window, width: int) -> list[Window]:

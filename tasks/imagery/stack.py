@@ -32,7 +32,7 @@ def stack(
     Args:
         scene: where the files are and how they lie.
         bands: of `red`, `nir`, `scl`; all on one grid.
-        wanted: cells (see `reader.CELL`) of the grid that hold wanted pixels; nothing else is fetched.
+        wanted: strips (see `reader.wanted_strips`) of the grid that hold wanted pixels; no other block is fetched.
         limits: how patient to be with the file server.
         chunk: rows and columns of a chunk.
 

@@ -28,7 +28,7 @@ WHOLE = Window(0, 0, GRID.width, GRID.height)
 def reader_of(address: str, grid: Grid = GRID) -> BlockReader:
     spec = SimpleNamespace(epsg=grid.epsg, shape=grid.shape, bounds=grid.bounds)
     return BlockReader(
-        url=address, spec=spec, dtype=np.dtype("uint16"), wanted=np.ones((1, 1), bool), limits=QUICK, signer=None
+        url=address, spec=spec, dtype=np.dtype("uint16"), wanted=np.ones((100, 1), bool), limits=QUICK, signer=None
     )
 
 

@@ -136,7 +136,7 @@ def test_pixels_without_a_signature_are_unread_by_its_reason(start: Start) -> No
             url=new_address(),
             spec=spec,
             dtype=np.dtype("uint16"),
-            wanted=np.ones((1, 1), bool),
+            wanted=np.ones((GRID.height, 1), bool),
             limits=LIMITS,
             signer=PLANETARY_COMPUTER,
         )

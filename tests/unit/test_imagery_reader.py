@@ -18,7 +18,7 @@ from rasterio.windows import Window
 
 from models.domain import Grid
 from tasks.imagery.pixels import gather, place_on
-from tasks.imagery.reader import CELL, BlockReader, HttpLimits, Unread, decode, encode, gdal_path, wanted_cells
+from tasks.imagery.reader import CELL, BlockReader, HttpLimits, Unread, decode, encode, gdal_path, wanted_strips
 from tests.support.sky import GRID, QUICK, noisy, transform_of, write
 
 ALL = np.ones((1, 1), bool)
@@ -27,7 +27,8 @@ ALL = np.ones((1, 1), bool)
 def reader_of(path: str, grid: Grid, wanted: np.ndarray = ALL, dtype: str = "uint16") -> BlockReader:
     """A reader of a file that lies on a grid."""
     spec = SimpleNamespace(epsg=grid.epsg, shape=grid.shape, bounds=grid.bounds)
-    return BlockReader(url=path, spec=spec, dtype=np.dtype(dtype), wanted=wanted, limits=QUICK)
+    strips = np.repeat(wanted, CELL, axis=0)[: grid.height]
+    return BlockReader(url=path, spec=spec, dtype=np.dtype(dtype), wanted=strips, limits=QUICK)
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
@@ -48,18 +49,15 @@ def test_only_what_passes_within_a_run_is_tried_again_within_it() -> None:
 
 
 @given(st.data())
-def test_a_cell_is_wanted_when_it_holds_a_wanted_pixel(data: st.DataObject) -> None:
+def test_a_strip_is_wanted_when_it_holds_a_wanted_pixel(data: st.DataObject) -> None:
     height, width = data.draw(st.integers(1, 1200)), data.draw(st.integers(1, 1200))
     places = data.draw(st.lists(st.tuples(st.integers(0, height - 1), st.integers(0, width - 1)), max_size=10))
     rows, cols = (np.array([place[axis] for place in places], np.intp) for axis in (0, 1))
-    cells = wanted_cells(rows, cols, (height, width))
+    strips = wanted_strips(rows, cols, (height, width))
     is_wanted = np.zeros((height, width), bool)
     is_wanted[rows, cols] = True
-    expected = [
-        [is_wanted[top : top + CELL, left : left + CELL].any() for left in range(0, width, CELL)]
-        for top in range(0, height, CELL)
-    ]
-    assert cells.tolist() == expected
+    expected = [[is_wanted[row, left : left + CELL].any() for left in range(0, width, CELL)] for row in range(height)]
+    assert strips.tolist() == expected
 
 
 @given(st.data())
