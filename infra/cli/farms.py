@@ -14,6 +14,7 @@ from rich.table import Table
 
 from infra.settings import Settings, load_settings
 from infra.stores import open_stores
+from models.clients import client_id_of
 from models.domain import Farm
 from models.farms import ImportOutcome, count_farms, list_farms, stored_farms, upsert_farms
 
@@ -40,6 +41,10 @@ def import_farms(
         str | None, typer.Option(help="Name of the source, where the file's name does not tell it from others.")
     ] = None,
     reactivate: Annotated[bool, typer.Option(help="Bring back farms that were deactivated.")] = False,
+    client: Annotated[
+        str | None,
+        typer.Option(help="Client of the API that the farms are to belong to; unset, they stay whose they are."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Store the farms of a file; run again, it changes only what the file changed.
@@ -61,7 +66,7 @@ def import_farms(
         crs=crs,
         dataset=dataset,
     )
-    outcome = _stored(found, settings=settings, reactivate=reactivate, is_named=dataset is not None)
+    outcome = _stored(found, settings=settings, reactivate=reactivate, is_named=dataset is not None, client=client)
     if as_json:
         typer.echo(orjson.dumps(_report(file, found, outcome), option=orjson.OPT_INDENT_2).decode())
     else:
@@ -70,7 +75,9 @@ def import_farms(
         raise typer.Exit(1)
 
 
-def _stored(found: FarmFile, *, settings: Settings, reactivate: bool, is_named: bool) -> ImportOutcome:
+def _stored(
+    found: FarmFile, *, settings: Settings, reactivate: bool, is_named: bool, client: str | None
+) -> ImportOutcome:
     from tasks.farms.identity import check_same_source
 
     with open_stores(settings) as stores, stores.engine.begin() as connection:
@@ -82,7 +89,8 @@ def _stored(found: FarmFile, *, settings: Settings, reactivate: bool, is_named: 
                 stored=((farm.external_farm_id, farm.boundary) for farm in known),
                 given={identity: given[identity] for identity in found.made_ids},
             )
-        return upsert_farms(connection, found.drafts, reactivate=reactivate)
+        client_id = None if client is None else client_id_of(connection, client)
+        return upsert_farms(connection, found.drafts, reactivate=reactivate, client_id=client_id)
 
 
 def _report(file: Path, found: FarmFile, outcome: ImportOutcome) -> dict[str, Any]:
