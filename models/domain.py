@@ -10,6 +10,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 
+INDEX = "ndvi"
+"""The index that is meant when none is named."""
+
+
 class Status(enum.StrEnum):
     """What a farm's observation came to; `observed` as soon as one clear pixel counts."""
 

@@ -11,14 +11,12 @@ from typing import Any
 from sqlalchemy import ARRAY, BigInteger, Connection, RowMapping, Text, and_, func, literal, select, text
 from sqlalchemy.dialects.postgresql import UUID
 
+from models.domain import INDEX as INDEX
 from models.domain import Observation, Status
 from models.observation_rows import KEY, STORED, row_of
 from models.revision import lock_revisions
 from models.schema import ensure_partitions
 from models.tables import farms, observations
-
-INDEX = "ndvi"
-"""The index whose observations are read when none is named."""
 
 EXPORT_COLUMNS = (
     *("external_farm_id", "acquired_at", "day", "status", "ndvi", "rule", "clear_fraction"),
