@@ -13,7 +13,7 @@ import structlog
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
 
-from models.principals import TOMBSTONE
+from models.principals import TOMBSTONE, TOMBSTONE_S
 from serving.cache import Cache, CacheAway
 from serving.counts import Counts
 from serving.database import Database, DatabaseAway
@@ -158,6 +158,8 @@ class Gate:
                 raise
             return old
         if record is None:
+            if old is not None:  # it ended without Redis being told: nobody is to believe it while Postgres is away
+                await self._bury(presented.record_key)
             raise self._refused(address)
         await self._flights.once(f"keep {presented.record_key}", lambda: self._keep(presented.record_key, record))
         return record
@@ -169,6 +171,12 @@ class Gate:
         except CacheAway as error:
             log.debug("caller's record not kept", error=str(error))
         return record
+
+    async def _bury(self, key: str) -> None:
+        try:
+            await self._cache.ask(lambda redis: redis.set(key, TOMBSTONE, ex=TOMBSTONE_S))
+        except CacheAway as error:
+            log.debug("caller's end not told", error=str(error))
 
     def _refused(self, address: str) -> ApiError:
         self._refusals.note(address)
