@@ -180,12 +180,11 @@ def _notes(found: Findings) -> list[str]:
     swath = min(found.swaths, key=lambda run: run.ms)
     ratios = [mine.ms / least.ms for mine, least in zip(found.swaths, found.floors, strict=True)]
     cpu = statistics.median(m.cpu_ms / f.cpu_ms for m, f in zip(found.swaths, found.floors, strict=True))
-    scenes = ", ".join(f"{ms:.0f}" for ms in swath.scene_ms)
     sampled = sorted({timing.farms for peer in found.peers for timing in peer.timings if timing.farms < found.farms})
     lines = [
         f"  Swath to the floor: {found.floor_ratio:.2f} (pairs: {', '.join(f'{ratio:.2f}' for ratio in ratios)};"
         f" processor time: {cpu:.2f}); {swath.blocks or found.floors[0].blocks} blocks needed",
-        f"  best Swath run: {swath.ms:.0f} ms = footprints {swath.footprints_ms:.0f}, scenes {scenes};"
+        f"  best Swath run: {swath.ms:.0f} ms = footprints {swath.footprints_ms:.0f}, scenes {swath.scenes_ms:.0f};"
         f" {swath.observed:,} of {found.answers:,} observed; {swath.start_rss_mb:.0f} MB before it began",
     ]
     if sampled:
