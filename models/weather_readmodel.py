@@ -105,12 +105,28 @@ GROUP BY f.id
 """
 """The cells of farms, active or not; `place_name` makes a name of them."""
 
+CELLS_WITH_WEATHER = """
+SELECT c.key FROM weather_cells AS c
+WHERE c.key = ANY(CAST(%(cells)s AS text[]))
+    AND EXISTS (SELECT FROM weather_hourly AS r WHERE r.cell_id = c.id AND r.at = %(hour)s)
+"""
+"""Which of these cells know an hour: where a point's own cell does not, a near one may."""
+
 _PLACES_OF_ACTIVE = """
 SELECT f.external_farm_id, array_agg(c.key ORDER BY c.key)
 FROM farms AS f JOIN farm_cells AS k ON k.farm_id = f.id JOIN weather_cells AS c ON c.id = k.cell_id
 WHERE f.is_active
 GROUP BY f.id
-HAVING CAST(%(cells)s AS text[]) IS NULL OR bool_or(c.key = ANY(CAST(%(cells)s AS text[])))
+"""
+
+_PLACES_OF_ACTIVE_IN = """
+SELECT f.external_farm_id, array_agg(c.key ORDER BY c.key)
+FROM farms AS f JOIN farm_cells AS k ON k.farm_id = f.id JOIN weather_cells AS c ON c.id = k.cell_id
+WHERE f.is_active AND f.id IN (
+    SELECT i.farm_id FROM farm_cells AS i JOIN weather_cells AS w ON w.id = i.cell_id
+    WHERE w.key = ANY(CAST(%(cells)s AS text[]))
+)
+GROUP BY f.id
 """
 
 
@@ -118,8 +134,10 @@ def places_of_active_farms(
     connection: Connection[Any], *, cell_keys: Collection[str] | None = None
 ) -> dict[uuid.UUID, str]:
     """Return the place of every active farm by `external_farm_id`; of farms in any of these cells, if given."""
-    cells = None if cell_keys is None else sorted(set(cell_keys))
-    rows = connection.execute(_PLACES_OF_ACTIVE, {"cells": cells})
+    if cell_keys is None:
+        rows = connection.execute(_PLACES_OF_ACTIVE)
+    else:
+        rows = connection.execute(_PLACES_OF_ACTIVE_IN, {"cells": sorted(set(cell_keys))})
     return {external_id: place_name(keys) for external_id, keys in rows}
 
 

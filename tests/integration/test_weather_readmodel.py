@@ -22,6 +22,7 @@ from models.weather import HOURLY_VARIABLES, Cell, Kind, Reading, Source
 from models.weather_bodies import Part, Span, bodies, moment, parameters, place_name, rows_sql, span_of
 from models.weather_cells import CellOfFarm, assign_cells
 from models.weather_readmodel import (
+    CELLS_WITH_WEATHER,
     FIELDS,
     LIFE,
     PLACE_LIFE,
@@ -258,6 +259,15 @@ def test_the_nearest_hour_to_a_moment_is_told(stores: Stores, minute: int, hour:
         rows = connection.execute(rows_sql(Part.HOURLY), parameters(Part.HOURLY, [PLACE], span))
         [answer] = moment(rows, at)
     assert json.loads(answer.body)["at"] == f"2024-06-10T{hour:02}:00:00Z"
+
+
+def test_cells_with_weather_are_those_that_know_the_hour(stores: Stores) -> None:
+    save(stores.engine, forecast(cell(1), issued_at=NOW))
+    asked = {"cells": [FINE.key, cell(1).key, "om-0.1:none"]}
+    with psycopg.connect(stores.database_url) as connection:
+        hours = (NOW.replace(minute=0), NOW.replace(minute=0) + 30 * HOUR)
+        found = [connection.execute(CELLS_WITH_WEATHER, {**asked, "hour": hour}).fetchall() for hour in hours]
+    assert found == [[(cell(1).key,)], []]
 
 
 def test_a_place_of_one_source_is_told_by_it(stores: Stores) -> None:
