@@ -1,9 +1,11 @@
-"""Boundaries as bytes: whether two are the same shape. Standard library alone, so that serving may load it."""
+"""Boundaries as bytes: what they draw, and whether two draw the same. Standard library alone, for serving to load."""
 
 from __future__ import annotations
 
+import itertools
 import struct
 from collections.abc import Iterator
+from typing import Any
 
 SAME_WITHIN_DEG = 1e-9
 """Boundaries that differ by less are the same: a tenth of a millimetre, less than any writer rounds to."""
@@ -22,6 +24,43 @@ def is_same_boundary(one: bytes, other: bytes) -> bool:
         is_outer == other_is_outer and _is_same_ring(ring, other_ring)
         for (is_outer, ring), (other_is_outer, other_ring) in zip(rings, others, strict=True)
     )
+
+
+def geojson(wkb: bytes) -> dict[str, Any]:
+    """Return a boundary as a GeoJSON geometry, each coordinate to the last bit."""
+    polygons = _polygons(wkb)
+    (kind,) = struct.unpack_from("<xI", wkb)
+    if kind == _POLYGON:
+        return {"type": "Polygon", "coordinates": polygons[0]}
+    return {"type": "MultiPolygon", "coordinates": polygons}
+
+
+def centroid(wkb: bytes, *, crosses_antimeridian: bool) -> tuple[float, float]:
+    """Return longitude and latitude of a boundary's centre of area, edges taken as straight in degrees."""
+    area = moment_lon = moment_lat = 0.0
+    polygons = _polygons(wkb)
+    first_lon, first_lat = polygons[0][0][0]  # near it, so that no digits are lost
+    for ring in (ring for polygon in polygons for ring in polygon):  # holes run the other way and count against
+        places = [
+            (((lon + 360) if crosses_antimeridian and lon < 0 else lon) - first_lon, lat - first_lat)
+            for lon, lat in ring
+        ]
+        for (lon, lat), (next_lon, next_lat) in itertools.pairwise(places):
+            cross = lon * next_lat - next_lon * lat
+            area += cross
+            moment_lon += (lon + next_lon) * cross
+            moment_lat += (lat + next_lat) * cross
+    lon, lat = first_lon + moment_lon / (3 * area), first_lat + moment_lat / (3 * area)
+    return (lon - 360 if lon > 180 else lon), lat
+
+
+def _polygons(wkb: bytes) -> list[list[Ring]]:
+    polygons: list[list[Ring]] = []
+    for is_outer, ring in _rings(wkb):
+        if is_outer:
+            polygons.append([])
+        polygons[-1].append(ring)
+    return polygons
 
 
 def _is_same_ring(ring: Ring, other: Ring) -> bool:

@@ -65,6 +65,7 @@ class Synced:
     farm_id: int | None
     boundary_version: int | None
     is_active: bool | None
+    revision: int | None
     has_new_boundary: bool
     """A new farm, or a farm with another boundary than before: it has no observations yet."""
 
@@ -129,6 +130,7 @@ def _synced(row: Any) -> Synced:
             farm_id=None,
             boundary_version=None,
             is_active=None,
+            revision=None,
             has_new_boundary=False,
         )
     outcome = Outcome.UPDATED if row.is_known else Outcome.CREATED
@@ -142,6 +144,7 @@ def _synced(row: Any) -> Synced:
         farm_id=row.farm_id,
         boundary_version=row.version,
         is_active=row.is_active,
+        revision=row.revision,
         has_new_boundary=row.has_new_boundary and not row.is_left,
     )
 
@@ -288,7 +291,7 @@ WHERE s.has_new_boundary AND NOT s.is_left
 """
 
 _OUTCOMES = """
-SELECT s.external_farm_id, f.id AS farm_id, f.boundary_version AS version, f.is_active,
+SELECT s.external_farm_id, f.id AS farm_id, f.boundary_version AS version, f.is_active, f.revision,
        s.farm_id IS NOT NULL AS is_known, s.has_new_boundary, s.is_changed, s.is_conflict, s.is_left
 FROM staged_farms AS s JOIN farms AS f USING (external_farm_id)
 ORDER BY s.place

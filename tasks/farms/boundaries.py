@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from shapely.geometry import MultiPolygon, Polygon
 
 from models.errors import BadInput
+from models.places import ALLOWED_PLACES
 from tasks.farms.antimeridian import in_one_piece, shortest_bbox, split_at_antimeridian
 from tasks.farms.projection import WGS84, Projection
 
@@ -44,8 +45,6 @@ do not share; what lies farther apart is several farms.
 NORTHERNMOST = 84.0
 SOUTHERNMOST = -80.0
 """Sentinel-2 tiles lie on the UTM zones of the MGRS grid, which ends at these latitudes."""
-
-ALLOWED_PLACES = "longitude -180 to 180, latitude -90 to 90"
 
 # Edges are straight in longitude and latitude, Geod takes them for geodesics: for pieces of 0.02 degrees (2 km) the
 # two differ by less than 0.1 m at 60 degrees north.

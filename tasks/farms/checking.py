@@ -21,8 +21,9 @@ import orjson
 from shapely.errors import ShapelyError
 
 from models.errors import BadInput
+from models.places import Bbox, bbox_from, place_from
 from tasks.farms.boundaries import AreaLimits, Boundary, boundary_from
-from tasks.farms.drawing import Bbox, Reading, bbox_from, place_from, rectangle
+from tasks.farms.drawing import Reading, rectangle
 
 MEMORY_BYTES = 2 * 1024**3
 """Address space that it may have. 100,000 vertices take a tenth; a ring that crosses itself a million times, more."""
