@@ -366,3 +366,13 @@ used_nonces = Table(
     PrimaryKeyConstraint("prefix", "nonce"),
     Index(None, "expires_at"),
 )
+
+farm_refreshes = Table(
+    "farm_refreshes",
+    metadata,
+    Column("farm_id", BigInteger, ForeignKey("farms.id", ondelete="CASCADE"), primary_key=True, autoincrement=False),
+    Column("token", UUID(as_uuid=True), nullable=False),
+    Column("run_id", UUID(as_uuid=True)),
+    Column("asked_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+)
+"""The last refresh of a farm that was asked for; `run_id` is NULL while Prefect is being asked."""
