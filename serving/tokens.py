@@ -86,9 +86,9 @@ class TokenReader:
             self._known.clear()
         digest = hashlib.sha256(text.encode("utf-8", "replace")).digest()
         known = self._known.get(digest)
-        if known is not None and known.good_from <= self._clock() < known.good_until:
-            return known
-        token = self._checked(text)
+        token = known or self._checked(text)
+        if not token.good_from <= self._clock() < token.good_until:
+            raise TokenRefused("has expired (exp), or is not good yet (nbf)")
         self._known[digest] = token
         if len(self._known) > MOST_REMEMBERED:
             self._known.popitem(last=False)
