@@ -22,6 +22,7 @@ from infra.cli.interrupts import EXIT_CODES, end_soon_when_told
 from infra.cli.ndvi import app as ndvi_app
 from infra.cli.serve import serve
 from infra.cli.status import status
+from infra.cli.up import up
 from infra.cli.weather import app as weather_app
 from infra.settings import load_settings
 from infra.telemetry import redact, set_up_logs
@@ -43,6 +44,7 @@ app.command("explain")(explain)
 app.command("demo")(demo)
 app.command("serve")(serve)
 app.command("deploy")(deploy)
+app.command("up")(up)
 
 
 def _show_version(is_wanted: bool) -> None:

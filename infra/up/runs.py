@@ -1,0 +1,106 @@
+"""Flow runs whose process went away with us: handed back, so that the next worker goes on with them.
+
+Nothing is done twice: what a run finished is in the ledger, and what it had in hand is still planned there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import os
+from collections.abc import Collection
+from typing import Any
+
+import httpx
+import psutil
+
+from models.errors import ServerTrouble
+
+MARK = "SWATH_UP"
+"""Variable in the environment of all that we start, and all that is started by it: the home it belongs to."""
+WORKER = "prefect.worker.name"
+"""Label by which Prefect tells who ran a flow run."""
+MAX_STARTS = 5
+"""A run that was interrupted this often is given up: it may be what brings the machine down."""
+PAGE = 200
+
+
+def hand_back(api_url: str, auth: str | None, *, workers: Collection[str], has_no_others: bool) -> list[str]:
+    """Schedule the runs that these workers left unfinished anew, at once, and return their names.
+
+    Args:
+        api_url: of Prefect's server.
+        auth: its user and password, as `user:password`.
+        workers: names of workers of which none runs any more.
+        has_no_others: whether nobody else's workers take runs from that server: then a run that was only just taken,
+            and not yet marked with a worker, is one of theirs.
+
+    Raises:
+        ServerTrouble: the server does not answer.
+    """
+    names = []
+    with _client(api_url, auth) as client:
+        try:
+            for run in _unfinished(client):
+                worker = (run.get("labels") or {}).get(WORKER)
+                if worker in workers or (worker is None and has_no_others and run.get("work_pool_name")):
+                    body = {"state": _state_for(run), "force": True}
+                    client.post(f"flow_runs/{run['id']}/set_state", json=body).raise_for_status()
+                    names.append(run["name"])
+        except httpx.HTTPError as error:
+            raise ServerTrouble(f"unfinished runs could not be handed back to Prefect: {error}") from error
+    return names
+
+
+def end_leftovers(mark: str, *, timeout_s: float) -> int:
+    """End every process that we started, or that was started by one of those, and still lives; return how many."""
+    found = [process for process in psutil.process_iter() if _is_ours(process, mark)]
+    for process in found:
+        with contextlib.suppress(psutil.Error):
+            process.terminate()
+    _, alive = psutil.wait_procs(found, timeout=timeout_s)
+    for process in alive:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+    psutil.wait_procs(alive, timeout=5)
+    return len(found)
+
+
+def _is_ours(process: psutil.Process, mark: str) -> bool:
+    if process.pid == os.getpid():
+        return False
+    with contextlib.suppress(psutil.Error, OSError):
+        return bool(process.environ().get(MARK) == mark)
+    return False
+
+
+def _client(api_url: str, auth: str | None) -> httpx.Client:
+    user, _, password = (auth or "").partition(":")
+    return httpx.Client(
+        base_url=api_url.rstrip("/") + "/", auth=(user, password) if auth else None, trust_env=False, timeout=15
+    )
+
+
+def _unfinished(client: httpx.Client) -> list[dict[str, Any]]:
+    kinds = {"state": {"type": {"any_": ["RUNNING", "PENDING", "CANCELLING"]}}}
+    found: list[dict[str, Any]] = []
+    while True:
+        answer = client.post("flow_runs/filter", json={"flow_runs": kinds, "limit": PAGE, "offset": len(found)})
+        answer.raise_for_status()
+        page = answer.json()
+        found += page
+        if len(page) < PAGE:
+            return found
+
+
+def _state_for(run: dict[str, Any]) -> dict[str, Any]:
+    if run["state_type"] == "CANCELLING":
+        return {"type": "CANCELLED", "name": "Cancelled", "message": "Swath was stopped while it was being cancelled."}
+    if run["run_count"] >= MAX_STARTS:
+        return {"type": "CRASHED", "name": "Crashed", "message": f"Interrupted {run['run_count']} times; given up."}
+    return {
+        "type": "SCHEDULED",
+        "name": "AwaitingRetry",
+        "message": "Swath was stopped; this run goes on where it was at the next start.",
+        "state_details": {"scheduled_time": dt.datetime.now(dt.UTC).isoformat()},
+    }
