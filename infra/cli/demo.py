@@ -1,4 +1,4 @@
-"""`swath demo`: a season on simulated imagery, from farms to a table."""
+"""`swath demo`: a season on simulated imagery and a week of simulated weather, from farms to tables."""
 
 from __future__ import annotations
 
@@ -19,8 +19,11 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from infra.cli.demo_weather import show_week
 from infra.cli.given import parse_day
 from infra.cli.ndvi import print_summary, run_days
+from infra.cli.running import prefect_server
+from infra.cli.weather import print_weather_summary, run_daily
 from infra.settings import Settings, load_settings
 from infra.stores import open_stores
 from infra.telemetry import set_up_logs
@@ -36,7 +39,16 @@ CLEAR_ENOUGH = 0.5
 """Smallest clear fraction shown as a farm's clear day."""
 
 # What names the user's own stores, catalogs and servers must not reach the demo: it writes invented numbers.
-_FOREIGN = ("SWATH_DATABASE_URL", "SWATH_REDIS_URL", "SWATH_STAC_PROFILE", "SWATH_DASK_ADDRESS", "PREFECT_API_URL")
+_FOREIGN = (
+    "SWATH_DATABASE_URL",
+    "SWATH_REDIS_URL",
+    "SWATH_STAC_PROFILE",
+    "SWATH_DASK_ADDRESS",
+    "SWATH_OPEN_METEO_KEY",
+    "SWATH_OPEN_METEO_FORECAST_MODEL",
+    "SWATH_OPEN_METEO_ARCHIVE_MODEL",
+    "PREFECT_API_URL",
+)
 _BARS = "▁▂▃▄▅▆▇█"
 SEASON_WIDTH = 17
 """Characters for a season: a farm and its season fit on a line of 80."""
@@ -56,7 +68,7 @@ def demo(
     start: Annotated[str, typer.Option(help="First day of the season, YYYY-MM-DD.")] = str(SEASON[0]),
     end: Annotated[str, typer.Option(help="Last day of the season, YYYY-MM-DD.")] = str(SEASON[1]),
 ) -> None:
-    """Simulate an archive of imagery, observe its farms over a season, and show how they looked.
+    """Simulate imagery and weather, observe farms over a season, and show how they looked and this week's weather.
 
     Everything runs on this machine. The stores are the demo's own, so your data are not touched.
     """
@@ -66,21 +78,27 @@ def demo(
         from infra.sandbox import sandbox
 
         console.print(
-            "[bold]Swath demo.[/bold] The imagery is [bold]simulated[/bold]: fields, clouds and seasons are invented."
+            "[bold]Swath demo.[/bold] All is [bold]simulated[/bold]: fields, clouds, seasons and weather are invented."
         )
         console.print(f"Drawing the archive from {days[0]} to {days[1]} (some 20 seconds the first time) …")
         with sandbox(settings.home / "sandbox", start=days[0], end=days[1]) as world:
-            os.environ |= {"SWATH_STAC_URL": world.stac_url, "SWATH_STAC_COLLECTION": ",".join(world.collections)}
+            os.environ |= world.settings
             settings = load_settings()
-            with open_stores(settings):  # kept open, so that the servers run on between the steps
+            # Both kept open, so that the servers run on between the steps.
+            with open_stores(settings), prefect_server(settings):
                 _import(console, settings, world)
                 console.print("Observing all farms in all passes, scene by scene …")
                 summary = run_days(settings, *days)
                 print_summary(console, summary)
+                console.print("Asking both weather services, cell by cell …")
+                weather = run_daily(settings)
+                print_weather_summary(console, weather)
                 _show(console, settings, days)
+                show_week(console, settings, today=weather.end)
+                _show_what_next(console, settings)
                 if sys.stdin.isatty() and sys.stdout.isatty():
                     _stay(console, settings)
-    if summary.is_loss:
+    if summary.is_loss or weather.is_loss:
         raise typer.Exit(1)
 
 
@@ -128,13 +146,17 @@ def _show(console: Console, settings: Settings, days: tuple[dt.date, dt.date]) -
     for season, area_ha in sorted(seasons, key=lambda pair: pair[0].name):
         table.add_row(*_cells(season, area_ha, days))
     console.print(table)
+
+
+def _show_what_next(console: Console, settings: Settings) -> None:
     home = settings.home
     console.print(f"The data lie in {home}. Take them out, or see how things stand:", soft_wrap=True)
     console.print(f"  SWATH_HOME={_quoted(home)} .venv/bin/swath export ndvi -o season.csv", soft_wrap=True)
     console.print(f"  SWATH_HOME={_quoted(home)} .venv/bin/swath status", soft_wrap=True)
     console.print("[bold]This imagery is simulated.[/bold]")
-    console.print("On your own farms, with the public catalogs:", end=" ")
-    console.print(".venv/bin/swath farms import FARMS.geojson && .venv/bin/swath ndvi run", soft_wrap=True)
+    console.print("On your own farms, with the public services:", end=" ")
+    run = ".venv/bin/swath ndvi run && .venv/bin/swath weather run"
+    console.print(f".venv/bin/swath farms import FARMS.geojson && {run}", soft_wrap=True)
 
 
 def _stay(console: Console, settings: Settings) -> None:

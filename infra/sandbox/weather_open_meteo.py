@@ -41,9 +41,8 @@ class Heard:
     status: int
     weight: float
     """Weighted calls that it was counted as; 0 where nothing was told."""
-    locations: int
-    first_day: dt.date | None
-    last_day: dt.date | None
+    question: Question | None
+    """None where nothing was told."""
 
 
 class OpenMeteoStandIn:
@@ -96,16 +95,8 @@ class OpenMeteoStandIn:
         return _json({"error": True, "reason": reason}, status=status)
 
     def _note(self, path: str, status: int, question: Question | None) -> None:
-        self.heard.append(
-            Heard(
-                path=path,
-                status=status,
-                weight=question.weight if question else 0,
-                locations=len(question.places) if question else 0,
-                first_day=question.first_day if question else None,
-                last_day=question.last_day if question else None,
-            )
-        )
+        weight = question.weight if question else 0
+        self.heard.append(Heard(path=path, status=status, weight=weight, question=question))
 
     async def _run(self, request: Request) -> Response:
         """When the newest run of a model began and came; not counted, as at the service."""

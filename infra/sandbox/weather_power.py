@@ -36,8 +36,8 @@ class PowerHeard:
 
     path: str
     status: int
-    first_day: dt.date | None
-    last_day: dt.date | None
+    question: PowerQuestion | None
+    """None where nothing was told."""
 
 
 class PowerStandIn:
@@ -66,14 +66,7 @@ class PowerStandIn:
 
     def _considered(self, grain: str, path: str, given: Mapping[str, str]) -> Response:
         response, question = self._decided(grain, given)
-        self.heard.append(
-            PowerHeard(
-                path=path,
-                status=response.status_code,
-                first_day=question.first_day if question else None,
-                last_day=question.last_day if question else None,
-            )
-        )
+        self.heard.append(PowerHeard(path=path, status=response.status_code, question=question))
         return response
 
     def _decided(self, grain: str, given: Mapping[str, str]) -> tuple[Response, PowerQuestion | None]:

@@ -6,6 +6,7 @@ import csv
 import datetime as dt
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -392,6 +393,7 @@ def test_the_demo_shows_a_simulated_season_and_touches_nothing_of_the_user(
     home: Path, database_url: str, redis_url: str
 ) -> None:
     theirs = {"SWATH_DATABASE_URL": database_url, "SWATH_REDIS_URL": redis_url, "SWATH_STAC_URL": "http://127.0.0.1:9"}
+    theirs |= {"SWATH_NASA_POWER_URL": "http://127.0.0.1:9", "SWATH_OPEN_METEO_KEY": "theirs"}
     environment = {
         **os.environ,
         **theirs,
@@ -409,4 +411,6 @@ def test_the_demo_shows_a_simulated_season_and_touches_nothing_of_the_user(
     assert "swath ndvi run" in lines[last + 1]
     assert any(str(home / "demo") in line for line in lines), "where the data lie"
     assert sum(line.startswith(" ") and "%" in line for line in lines) >= 35, "a line for each farm"
+    weeks = [line.split() for line in lines if re.fullmatch(r".* [PAF]{7} *", line)]
+    assert len(weeks) == 40, "a week of weather for each farm"
     assert query(database_url, "SELECT (SELECT count(*) FROM farms), (SELECT count(*) FROM observations)") == [(0, 0)]
