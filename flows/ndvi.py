@@ -17,26 +17,34 @@ import structlog
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import State
+from prefect.events import emit_event
 from prefect.exceptions import PrefectException
 from prefect.futures import PrefectFuture, as_completed
+from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.utilities.annotations import quote
 
+from flows.reconcile import reconcile_runs
+from infra.leases import run_lease
 from infra.settings import load_settings
 from infra.telemetry import set_up_logs
 from models.domain import Farm, SceneWork
 from models.errors import BadInput, SwathError
 from models.farms import active_farms
+from models.gaps import Gap
 from tasks.bench import Bench, catalogs_of, open_bench
+from tasks.completeness import Completeness, first_day_to_ask, look_for_gaps
 from tasks.due import find_due
 from tasks.imagery.boxes import search_boxes
 from tasks.imagery.catalogs import Catalog
+from tasks.outlook import look_ahead
 from tasks.plan import lonlat_boxes
 from tasks.steps import (
     CatalogReport,
     SceneReport,
     fail_unanswered,
+    note_unanswered,
     observe_scene,
     publish_the_rest,
     report,
@@ -51,6 +59,8 @@ ARTIFACT_ROWS = 500
 """Scenes listed in the artifact; the ledger has them all."""
 PROBLEM_CHARACTERS = 300
 """Of an error that nobody foresaw; the log has all of it."""
+MISSING_EVENT = "swath.passes.missing"
+"""Event in Prefect: passes have been in no catalog for some days. Each pass is told of once."""
 NAMED_SCENES = 3
 """Scenes with failures that the message of a run's state names."""
 LONGEST_WAIT_S = 900.0
@@ -83,6 +93,8 @@ class RunSummary:
     catalogs: tuple[CatalogReport, ...] = ()
     catalog_problems: dict[str, str] = field(default_factory=dict)
     """Catalogs that could not be searched, with the reason: passes that only they have are missing."""
+    completeness: Completeness = field(default_factory=Completeness)
+    """Passes that should have been and are in no catalog. Nobody here can fill them, so they are no loss of the run."""
 
     @property
     def observed(self) -> int:
@@ -112,6 +124,8 @@ class RunSummary:
         words = [f"{len(self.scenes)} scenes, {self.observed} observed"]
         words += [f"{number} {reason}" for reason, number in self.not_observed.items()]
         words += [f"{self.failed} failed"] if self.failed else []
+        missing = self.completeness.missing
+        words += [f"{missing} {'pass' if missing == 1 else 'passes'} missing in all catalogs"] if missing else []
         message = "; ".join([", ".join(words), *self._losses()])
         return Failed(message=message, data=self) if self.is_loss else Completed(message=message, data=self)
 
@@ -136,12 +150,12 @@ def daily_ndvi(lookback_days: int = 10) -> State[Any]:
         raise BadInput("lookback_days", f"{lookback_days} is out of range", allowed=f"0 to {MAX_LOOKBACK_DAYS}")
     # Half a day ahead of UTC it is already tomorrow under the sun of the farms furthest east.
     end = (dt.datetime.now(dt.UTC) + dt.timedelta(hours=12)).date()
-    return _run(end - dt.timedelta(days=lookback_days), end, farms=None, again=False)
+    return _run(end - dt.timedelta(days=lookback_days), end, farms=None, again=False, is_asked_for=False)
 
 
 @flow(name="ndvi-days", persist_result=False)
 def ndvi_days(start: dt.date, end: dt.date, farms: list[uuid.UUID] | None = None, again: bool = False) -> State[Any]:
-    """Observe farms in every pass from one day to another.
+    """Observe farms in every pass from one day to another, also in scenes that rest after failures or were given up.
 
     Args:
         start: first local solar day.
@@ -149,20 +163,48 @@ def ndvi_days(start: dt.date, end: dt.date, farms: list[uuid.UUID] | None = None
         farms: `external_farm_id` of the farms; all active ones when not given.
         again: also where an observation from the same scenes exists, for example after a change of settings.
     """
-    return _run(start, end, farms=farms, again=again)
+    return _run(start, end, farms=farms, again=again, is_asked_for=True)
 
 
-def _run(start: dt.date, end: dt.date, *, farms: Sequence[uuid.UUID] | None, again: bool) -> State[Any]:
+def _run(
+    start: dt.date, end: dt.date, *, farms: Sequence[uuid.UUID] | None, again: bool, is_asked_for: bool
+) -> State[Any]:
     if start > end:
         raise BadInput("start", f"{start} is after the end, {end}")
     settings = load_settings()
     if not structlog.is_configured():
         set_up_logs(settings.log_level, as_json=settings.log_json)
-    with open_bench(settings, is_again=again, is_for_some=farms is not None) as bench:
+    options = {"is_again": again, "is_for_some": farms is not None, "is_asked_for": is_asked_for}
+    with open_bench(settings, **options) as bench, _at_work(bench):
+        if not is_asked_for:
+            start = first_day_to_ask(bench, start, now=dt.datetime.now(dt.UTC))
         summary = _observe_days(bench, start, end, wanted=_farms(bench, farms))
         publish_the_rest(bench)
     _leave_artifact(summary)
+    _tell_of_gaps(summary.completeness.told)
     return summary.as_state()
+
+
+def _tell_of_gaps(told: Sequence[Gap]) -> None:
+    """Emit one event for the passes that this run is the first to tell of as missing, for automations to act on."""
+    if not told:
+        return
+    passes = [{"tile": gap.tile, "platform": gap.platform, "day": str(gap.day), "farms": gap.farms} for gap in told]
+    emit_event(
+        event=MISSING_EVENT,
+        resource={"prefect.resource.id": "swath.catalogs", "prefect.resource.name": "Sentinel-2 catalogs"},
+        payload={"missing": len(told), "passes": passes[:ARTIFACT_ROWS]},
+    )
+
+
+@contextlib.contextmanager
+def _at_work(bench: Bench) -> Iterator[None]:
+    """Be known to be at work, and have the runs that died before us known to be dead."""
+    flow_run_id, name = flow_run.id, flow_run.flow_name
+    known_as = uuid.UUID(flow_run_id) if flow_run_id else None
+    with run_lease(bench.stores.engine, kind=name or "ndvi", flow_run_id=known_as) as bench.run_id:
+        reconcile_runs(bench.stores.engine)
+        yield
 
 
 def _farms(bench: Bench, external_ids: Sequence[uuid.UUID] | None) -> list[Farm]:
@@ -182,13 +224,18 @@ def _observe_days(bench: Bench, start: dt.date, end: dt.date, *, wanted: list[Fa
         return RunSummary(start=start, end=end, farms=0)
     found, problems = _search(bench, catalogs, wanted, (start, end))
     works = find_due(bench, catalogs, wanted, (start, end))
+    scenes = tuple(_observe_all(bench, works))
+    # A catalog that did not answer may have what seems to be missing; of some farms one cannot tell for a tile.
+    can_tell = not problems and not bench.is_for_some
+    completeness = look_for_gaps(bench, (start, end), now=dt.datetime.now(dt.UTC)) if can_tell else Completeness()
     return RunSummary(
         start=start,
         end=end,
         farms=len(wanted),
-        scenes=tuple(_observe_all(bench, works)),
+        scenes=scenes,
         catalogs=tuple(found),
         catalog_problems=problems,
+        completeness=completeness,
     )
 
 
@@ -204,6 +251,7 @@ def _search(
         except SwathError as error:
             log.error("catalog not searched", catalog=catalog.name, error=str(error))
             problems[catalog.name] = str(error)
+            note_unanswered(bench, catalog, str(error))
     return found, problems
 
 
@@ -244,13 +292,16 @@ def _report(bench: Bench, work: SceneWork, future: PrefectFuture[SceneReport], *
     future.wait()  # asked for its state before, it reads what Prefect's server has recorded so far
     state = future.state
     problem = None
+    is_elsewhere = bench.progress(work).is_elsewhere
     if not state.is_completed():
         problem = textwrap.shorten(state.message or state.name or "crashed", PROBLEM_CHARACTERS)
-    elif is_last_try and bench.progress(work).is_elsewhere:
+    elif is_last_try and is_elsewhere:
         problem = f"another process has had this scene in its hands for more than {LONGEST_WAIT_S:.0f} s"
     if problem is not None and fail_unanswered(bench, work, problem=problem):
         cause: object = future.result(raise_on_failure=False)
         log.error("scene failed", scene=work.label, error=problem, exc_info=isinstance(cause, Exception) and cause)
+    if not is_elsewhere:
+        look_ahead(bench, work)
     return report(bench, work)
 
 
@@ -264,6 +315,8 @@ def _leave_artifact(summary: RunSummary) -> None:
     ]
     for name, problem in summary.catalog_problems.items():
         lines.append(f"- **catalog {name} could not be searched**: {problem}")
+    told = summary.completeness.told[:ARTIFACT_ROWS]
+    lines += [f"- **in no catalog**: {gap.tile} {gap.day} by {gap.platform}, {gap.farms:,} farms" for gap in told]
     for catalog in summary.catalogs:
         lines += [f"- {catalog.catalog}: {number} items skipped: {why}" for why, number in catalog.skipped.items()]
     if summary.scenes:
@@ -287,4 +340,4 @@ def _leave_artifact(summary: RunSummary) -> None:
 
 
 def _remark(scene: SceneReport) -> str:
-    return "; ".join(word for word in (scene.problem, *scene.warnings) if word)
+    return "; ".join(word for word in (scene.problem, scene.outlook, *scene.warnings) if word)

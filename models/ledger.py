@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import uuid
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
@@ -15,6 +16,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql import Executable
 
 from models.domain import Scene, SceneWork, SkippedItem
+from models.runs import LIVING
 from models.scene_json import scene_from_json, scene_to_json
 from models.tables import scenes
 
@@ -103,11 +105,19 @@ def skipped_items(connection: Connection, *, limit: int) -> list[SkippedItem]:
     return [SkippedItem(**row) for row in connection.execute(query).mappings()]
 
 
-def plan_work(connection: Connection, works: Iterable[SceneWork], *, index: str, mask_policy: str) -> None:
-    """Note work as planned, its farms as pending.
+def plan_work(
+    connection: Connection,
+    works: Iterable[SceneWork],
+    *,
+    index: str,
+    mask_policy: str,
+    run_id: uuid.UUID | None = None,
+) -> None:
+    """Note work as planned, its farms as pending; `run_id` is the run that is going to do it.
 
-    Of a row that is there already, attempts and the last problem stay, and so do farms that are still pending from
-    an earlier plan. A farm is pending in one unit of work of a pass only: others of that pass let go of it.
+    Of a row that is there already, attempts, failed runs and the last problem stay, and so do farms that are still
+    pending from an earlier plan. A farm is pending in one unit of work of a pass only: others of that pass let go
+    of it.
     """
     # Whoever plans waits here for others who do: the statements below lock rows of many passes in several orders.
     connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": PLAN_LOCK})
@@ -115,7 +125,7 @@ def plan_work(connection: Connection, works: Iterable[SceneWork], *, index: str,
     method = {"index": index, "mask_policy": mask_policy}
     rows = [
         {"pass_id": each.pass_id, "tile_set": each.tile_set, "day": each.day, "acquired_at": each.acquired_at}
-        | {"farms": sorted(set(each.farm_ids))}
+        | {"farms": sorted(set(each.farm_ids)), "run_id": run_id}
         | method
         for each in planned
     ]
@@ -152,10 +162,11 @@ WHERE w.pass_id = :pass_id AND w.tile_set = kept.tile_set AND w."index" = :index
 """
 
 _PLAN = """
-INSERT INTO work AS w (pass_id, tile_set, "index", mask_policy, day, acquired_at, state, pending_farm_ids)
-VALUES (:pass_id, :tile_set, :index, :mask_policy, :day, :acquired_at, 'planned', :farms)
+INSERT INTO work AS w (pass_id, tile_set, "index", mask_policy, day, acquired_at, state, pending_farm_ids, run_id)
+VALUES (:pass_id, :tile_set, :index, :mask_policy, :day, :acquired_at, 'planned', :farms, :run_id)
 ON CONFLICT (pass_id, tile_set, "index", mask_policy) DO UPDATE
 SET day = excluded.day, acquired_at = excluded.acquired_at, state = 'planned', planned_at = now(),
+    run_id = excluded.run_id,
     pending_farm_ids
         = ARRAY(SELECT unnest(w.pending_farm_ids) UNION SELECT unnest(excluded.pending_farm_ids) ORDER BY 1)
 """
@@ -173,21 +184,28 @@ def pending_farms(
 
 
 def left_behind(
-    connection: Connection, start: dt.date, end: dt.date, *, index: str, mask_policy: str
+    connection: Connection, start: dt.date, end: dt.date, *, now: dt.datetime, index: str, mask_policy: str
 ) -> dict[str, set[int]]:
-    """Return for passes outside of these days the farms that still wait for an answer, newest passes first."""
+    """Return for passes outside of these days the farms that still wait for an answer, newest passes first.
+
+    Work that a living run has planned is that run's; what failed of late rests until `now` is late enough, and what
+    was given up is left alone.
+    """
     asked = {"start": start, "end": end, "index": index, "mask_policy": mask_policy, "limit": LEFT_BEHIND_AT_ONCE}
+    asked |= {"now": now}
     found: dict[str, set[int]] = {}
     for pass_id, farm_ids in connection.execute(text(_LEFT_BEHIND), asked):
         found.setdefault(pass_id, set()).update(farm_ids)
     return found
 
 
-_LEFT_BEHIND = """
+_LEFT_BEHIND = f"""
 SELECT pass_id, pending_farm_ids FROM work
 WHERE (day < :start OR day > :end) AND "index" = :index AND mask_policy = :mask_policy AND state <> 'done'
+    AND given_up_at IS NULL AND (not_before IS NULL OR not_before <= :now)
+    AND NOT (state = 'planned' AND run_id IS NOT NULL AND run_id IN ({LIVING}))
 ORDER BY acquired_at DESC LIMIT :limit
-"""
+"""  # noqa: S608
 
 
 def release_farms(
@@ -245,6 +263,8 @@ def finish_work(
 ) -> None:
     """Note how its farms came out: done when none failed, else failed, and those that failed are pending.
 
+    When none failed, earlier runs in which some did are forgotten.
+
     Farms that another plan has added meanwhile stay pending, and the work planned.
 
     Raises:
@@ -255,6 +275,7 @@ def finish_work(
         "not_observed": json.dumps({str(reason): count for reason, count in not_observed.items()}),
         "asked": list(each.farm_ids),
         "failed": sorted(set(failed_farm_ids)),
+        "is_failed": bool(failed_farm_ids),
         "problem": problem,
         "is_retryable": is_retryable,
     }
@@ -281,7 +302,9 @@ WITH others AS (
 UPDATE work
 SET observed = :observed, not_observed = CAST(:not_observed AS jsonb), problem = :problem,
     is_retryable = :is_retryable, finished_at = now(),
-    state = CASE WHEN cardinality(CAST(:failed AS bigint[])) > 0 THEN 'failed'
+    failed_runs = CASE WHEN :is_failed THEN failed_runs ELSE 0 END, inputs = CASE WHEN :is_failed THEN inputs END,
+    not_before = CASE WHEN :is_failed THEN not_before END, given_up_at = CASE WHEN :is_failed THEN given_up_at END,
+    state = CASE WHEN :is_failed THEN 'failed'
                  WHEN others.farm_ids <> '{{}}' THEN 'planned' ELSE 'done' END,
     pending_farm_ids
         = ARRAY(SELECT unnest(others.farm_ids) UNION SELECT unnest(CAST(:failed AS bigint[])) ORDER BY 1)

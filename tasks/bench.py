@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -29,6 +30,7 @@ class Progress:
     saved: int = 0
     warnings: tuple[str, ...] = ()
     is_elsewhere: bool = False
+    outlook: str | None = None
 
     def fail(self, farm_ids: Iterable[int], *, problem: str) -> None:
         """Note farms of which nothing else is known as failed."""
@@ -43,7 +45,14 @@ class Bench:
     """
 
     def __init__(
-        self, settings: Settings, stores: Stores, compute: Compute, *, is_again: bool, is_for_some: bool
+        self,
+        settings: Settings,
+        stores: Stores,
+        compute: Compute,
+        *,
+        is_again: bool,
+        is_for_some: bool,
+        is_asked_for: bool = False,
     ) -> None:
         self.settings = settings
         self.stores = stores
@@ -52,6 +61,10 @@ class Bench:
         """Observe also what is answered already from the same scenes."""
         self.is_for_some = is_for_some
         """Asked for named farms only, which are then looked up one by one."""
+        self.is_asked_for = is_asked_for
+        """Somebody asked for these days: failed scenes of them are tried at once, also those that were given up."""
+        self.run_id: uuid.UUID | None = None
+        """Under which the run is known to be at work, if it is."""
         self.asked_again: set[tuple[str, int]] = set()
         """Passes and farms that an earlier run was to observe again and did not."""
         self.cache = FootprintCache()
@@ -79,10 +92,12 @@ class Bench:
 
 
 @contextlib.contextmanager
-def open_bench(settings: Settings, *, is_again: bool = False, is_for_some: bool = False) -> Iterator[Bench]:
+def open_bench(
+    settings: Settings, *, is_again: bool = False, is_for_some: bool = False, is_asked_for: bool = False
+) -> Iterator[Bench]:
     """Open the stores and Dask for one run."""
     with open_stores(settings) as stores, dask_compute(settings) as compute:
-        yield Bench(settings, stores, compute, is_again=is_again, is_for_some=is_for_some)
+        yield Bench(settings, stores, compute, is_again=is_again, is_for_some=is_for_some, is_asked_for=is_asked_for)
 
 
 def catalogs_of(settings: Settings) -> tuple[Catalog, ...]:

@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 from models.domain import Farm, SceneWork
 from models.ledger import known_scenes, left_behind, pending_farms, plan_work, release_farms, scenes_of_passes
 from models.observations import observed_inputs
+from models.retries import awake, given_up_items, hold, resting
 from tasks.bench import Bench
 from tasks.imagery.catalogs import Catalog
 from tasks.imagery.passes import choose_catalog
@@ -22,25 +23,37 @@ log = structlog.get_logger(__name__)
 Days = tuple[dt.date, dt.date]
 
 
-def find_due(bench: Bench, catalogs: Sequence[Catalog], farms: Sequence[Farm], days: Days) -> list[SceneWork]:
+def find_due(
+    bench: Bench, catalogs: Sequence[Catalog], farms: Sequence[Farm], days: Days, *, now: dt.datetime | None = None
+) -> list[SceneWork]:
     """Plan the passes of these days, and every older or newer one in which some of the farms wait for another try.
 
-    The work is noted in the ledger, its farms as pending.
+    The work is noted in the ledger, its farms as pending. Scenes that failed of late rest, and those that were given
+    up are left alone, unless their imagery has changed or somebody asked for these very days.
     """
+    now = now or dt.datetime.now(dt.UTC)
     order = [catalog.name for catalog in catalogs]
     by_id = {farm.id: farm for farm in farms}
+    method = {"index": INDEX, "mask_policy": bench.settings.mask_policy.name}
     with bench.stores.engine.begin() as connection:
         works = _in_days(bench, connection, order, farms, days)
-        works += _left_behind(bench, connection, order, by_id, days, but={work.pass_id for work in works})
-        plan_work(connection, works, index=INDEX, mask_policy=bench.settings.mask_policy.name)
-    log.info("planned", farms=len(farms), scenes=len(works))
-    return works
+        others = _left_behind(bench, connection, order, by_id, days, now=now, but={work.pass_id for work in works})
+        watched = others if bench.is_asked_for else works + others
+        asleep = resting(connection, {work.pass_id for work in watched}, now=now, **method)
+        due, later = awake(watched, asleep)
+        due = works + due if bench.is_asked_for else due
+        plan_work(connection, due, run_id=bench.run_id, **method)
+        hold(connection, later, **method)
+    log.info("planned", farms=len(farms), scenes=len(due), resting=len(later))
+    return due
 
 
 def _in_days(
     bench: Bench, connection: Connection, order: Sequence[str], farms: Sequence[Farm], days: Days
 ) -> list[SceneWork]:
-    pieces = choose_catalog(known_scenes(connection, *days), order)
+    scenes = known_scenes(connection, *days)
+    given_up = given_up_items(connection, {scene.pass_id for scene in scenes})
+    pieces = choose_catalog(scenes, order, given_up=given_up)
     policy = bench.settings.mask_policy.name
     passes = sorted({pass_id for pass_id, _ in pieces})
     waiting = pending_farms(connection, passes, index=INDEX, mask_policy=policy)
@@ -61,15 +74,23 @@ def _in_days(
 
 
 def _left_behind(
-    bench: Bench, connection: Connection, order: Sequence[str], farms: Mapping[int, Farm], days: Days, *, but: set[str]
+    bench: Bench,
+    connection: Connection,
+    order: Sequence[str],
+    farms: Mapping[int, Farm],
+    days: Days,
+    *,
+    now: dt.datetime,
+    but: set[str],
 ) -> list[SceneWork]:
     """Work outside of the days, and of the passes in `but`, in which farms wait since a run failed or was cut short."""
     policy = bench.settings.mask_policy.name
-    waiting = left_behind(connection, *days, index=INDEX, mask_policy=policy)
+    waiting = left_behind(connection, *days, now=now, index=INDEX, mask_policy=policy)
+    given_up = given_up_items(connection, waiting)
     works: list[SceneWork] = []
     for pass_id, scenes in scenes_of_passes(connection, set(waiting) - but).items():
         own = [farms[farm_id] for farm_id in sorted(waiting[pass_id]) if farm_id in farms]
-        found = plan(own, choose_catalog(scenes, order), method=bench.method.name)
+        found = plan(own, choose_catalog(scenes, order, given_up=given_up), method=bench.method.name)
         ids = [farm.id for farm in own]
         done = observed_inputs(connection, [pass_id], index=INDEX, mask_policy=policy, farm_ids=ids)
         _asked_again(bench, connection, pass_id, done.get(pass_id, {}))

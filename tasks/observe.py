@@ -274,7 +274,7 @@ def _answers(
     for number, (farm, (found, classes)) in enumerate(zip(farms, numbers, strict=True)):
         own = slice(footprints.offsets[number], footprints.offsets[number + 1])
         if number in lost:
-            failures.append(_failure(farm, seen.unread[own]))
+            failures.append(_failure(farm, scenes, seen, own))
             continue
         status = Status.OBSERVED if found else _why_not(farm, scenes, seen, own)
         pieces = tuple(np.unique(seen.piece[own]).tolist()) if len(scenes) > 1 else (0,)
@@ -392,12 +392,15 @@ def _class_counts(classes: npt.NDArray[np.int8], offsets: Places) -> list[tuple[
     return [tuple(row) for row in flat.reshape(-1, CLASS_COUNT).tolist()]
 
 
-def _failure(farm: Farm, unread: npt.NDArray[np.int8]) -> FarmFailure:
-    reasons = [Unread(int(code)) for code in np.unique(unread[unread < 0])]
+def _failure(farm: Farm, scenes: Sequence[Scene], seen: Seen, own: slice) -> FarmFailure:
+    is_unread = seen.unread[own] < 0
+    reasons = [Unread(int(code)) for code in np.unique(seen.unread[own][is_unread])]
+    pieces = np.unique(seen.piece[own][is_unread]).tolist()
     return FarmFailure(
         farm_id=farm.id,
         problem="imagery not read: " + ", ".join(reason.name.lower() for reason in reasons),
         is_retryable=all(reason.is_retryable for reason in reasons),
+        unread=tuple((scenes[piece].catalog, scenes[piece].item_id) for piece in pieces if piece >= 0),
     )
 
 

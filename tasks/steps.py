@@ -29,6 +29,7 @@ from models.farms import farms_by_id
 from models.ledger import begin_work, finish_work, record_scenes, work_lock
 from models.observations import observed_status, save_observations
 from models.readmodel import catch_up, publish, read_models
+from models.searches import note_answer, note_no_answer
 from tasks.bench import Bench, Progress
 from tasks.imagery.boxes import Box
 from tasks.imagery.catalogs import Catalog
@@ -69,6 +70,8 @@ class SceneReport:
     warnings: tuple[str, ...]
     is_elsewhere: bool
     """Another process is at this scene right now; nothing is known of its farms yet."""
+    outlook: str | None = None
+    """After a failure, in words: when later runs try again, or that they do not."""
 
 
 @task(cache_policy=NO_CACHE, persist_result=False, task_run_name="search {name}")
@@ -94,9 +97,19 @@ def find_scenes(bench: Bench, catalog: Catalog, boxes: Sequence[Box], days: tupl
     skipped = [each for each in found if isinstance(each, SkippedItem)]
     with bench.stores.engine.begin() as connection:
         record_scenes(connection, scenes, skipped)
+        note_answer(connection, catalog.name, days, scenes=len(scenes), now=dt.datetime.now(dt.UTC))
     reasons = Counter(each.reason for each in skipped)
     log.info("catalog searched", catalog=catalog.name, boxes=len(boxes), scenes=len(scenes), skipped=len(skipped))
     return CatalogReport(catalog=catalog.name, scenes=len(scenes), skipped=dict(reasons))
+
+
+def note_unanswered(bench: Bench, catalog: Catalog, problem: str) -> None:
+    """Note in the ledger that a catalog could not be searched."""
+    try:
+        with bench.stores.engine.begin() as connection:
+            note_no_answer(connection, catalog.name, problem=problem, now=dt.datetime.now(dt.UTC))
+    except SQLAlchemyError as error:  # the run ends Failed for the catalog anyway, and says why
+        log.error("failed search not noted in the ledger", catalog=catalog.name, error=str(error))
 
 
 def is_worth_another_try(_task: Any, _run: Any, state: Any) -> bool:
@@ -179,10 +192,16 @@ def _answer(bench: Bench, work: SceneWork, progress: Progress) -> SceneAnswer:
     try:
         return observe(work, farms, method=bench.method, cache=bench.cache)
     except UpstreamError as error:
+        unread = tuple((each.catalog, each.item_id) for each in work.scenes if error.url in _addresses(each))
         failures = tuple(
-            FarmFailure(farm_id=farm.id, problem=str(error), is_retryable=error.is_retryable) for farm in farms
+            FarmFailure(farm_id=farm.id, problem=str(error), is_retryable=error.is_retryable, unread=unread)
+            for farm in farms
         )
         return SceneAnswer(observations=(), failures=failures)
+
+
+def _addresses(scene: Scene) -> tuple[str, ...]:
+    return (scene.red.href, scene.nir.href, scene.scl.href)
 
 
 def _not_answered_since(
@@ -286,6 +305,7 @@ def report(bench: Bench, work: SceneWork) -> SceneReport:
         problem=_problem(progress),
         warnings=progress.warnings,
         is_elsewhere=progress.is_elsewhere,
+        outlook=progress.outlook,
     )
 
 
