@@ -206,10 +206,8 @@ class _Run:
         with contextlib.ExitStack() as stack:
             running: dict[PrefectFuture[Any], WeatherWork] = {}
             for source in Source:
-                # One source that waits for its allowance does not keep the other from working. Of two batches, one is
-                # saved while the other is asked for.
-                workers = self._bench.settings.nasa_power_at_once if source is Source.NASA_POWER else 2
-                threads: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(max_workers=workers)
+                # One source that waits for its allowance does not keep the other from working.
+                threads: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(max_workers=self._workers(source))
                 runner = stack.enter_context(threads)
                 own = (work for work in due if work.source is source)
                 running |= {_submit(runner, self._bench, work): work for work in own}
@@ -218,6 +216,13 @@ class _Run:
                 self._batches.append(report)
                 if watch is not None:
                     watch(report, len(self._batches), self._known)
+
+    def _workers(self, source: Source) -> int:
+        """Batches of a source in hand at the same time."""
+        if source is Source.NASA_POWER:
+            return self._bench.settings.nasa_power_at_once
+        # Of two batches, one is saved while the other is asked for; live ones keep their order, forecasts first.
+        return 1 if self._bench.is_live else 2
 
     def _is_worth_asking(self, work: WeatherWork) -> bool:
         reason = self._bench.closed(work.source, work.service)

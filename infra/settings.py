@@ -173,7 +173,7 @@ class Settings(BaseSettings):
         default=2, ge=1, le=5, description="Requests to NASA POWER at the same time, per process."
     )
     weather_lookback_days: int = Field(
-        default=10, ge=0, le=366, description="How far back the daily weather run fills days that are missing."
+        default=14, ge=0, le=366, description="How far back the daily weather run fills days that are missing."
     )
     forecast_max_age_h: float = Field(
         default=6,

@@ -63,7 +63,7 @@ def asked(server: WeatherServer) -> dict[str, int]:
 
 
 def environment(server: WeatherServer, **more: str) -> dict[str, str]:
-    """Settings that name this server for both services, without patience."""
+    """Settings that name this server for both services, without patience and with a large allowance."""
     return {
         "SWATH_OPEN_METEO_URL": server.url,
         "SWATH_OPEN_METEO_ARCHIVE_URL": server.url,
@@ -71,6 +71,7 @@ def environment(server: WeatherServer, **more: str) -> dict[str, str]:
         "SWATH_NASA_POWER_URL": server.url,
         "SWATH_HTTP_RETRIES": "1",
         "SWATH_HTTP_RETRY_DELAY_S": "0.01",
+        **{f"SWATH_OPEN_METEO_CALLS_PER_{span}": "1000000" for span in ("MINUTE", "HOUR", "DAY")},
         **more,
     }
 
