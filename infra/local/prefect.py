@@ -181,6 +181,7 @@ def _environment(url: URL, folder: Path, server: PrefectServer) -> dict[str, str
             "PREFECT_SERVER_API_AUTH_STRING": server.auth,
             "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": origin,
             "PREFECT_SERVER_UI_API_URL": server.api_url,
+            "PREFECT_UI_URL": origin,
             "PREFECT_SERVER_UI_STATIC_DIRECTORY": str(folder / "ui"),
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "DO_NOT_TRACK": "1",

@@ -240,6 +240,7 @@ class _Run:
             hand_back,
             place.prefect_url,
             place.prefect_auth,
+            database_url=place.addresses.database_url,
             workers=set(place.workers.values()),
             has_no_others=place.prefect is not None,
         )

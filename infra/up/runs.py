@@ -8,13 +8,17 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import os
+import uuid
 from collections.abc import Collection
 from typing import Any
 
 import httpx
 import psutil
+from sqlalchemy.exc import SQLAlchemyError
 
+from infra.stores import postgres_engine
 from models.errors import ServerTrouble
+from models.runs import end_run, unended_runs
 
 MARK = "SWATH_UP"
 """Variable in the environment of all that we start, and all that is started by it: the home it belongs to."""
@@ -25,31 +29,50 @@ MAX_STARTS = 5
 PAGE = 200
 
 
-def hand_back(api_url: str, auth: str | None, *, workers: Collection[str], has_no_others: bool) -> list[str]:
+def hand_back(
+    api_url: str, auth: str | None, *, database_url: str, workers: Collection[str], has_no_others: bool
+) -> list[str]:
     """Schedule the runs that these workers left unfinished anew, at once, and return their names.
 
     Args:
         api_url: of Prefect's server.
         auth: its user and password, as `user:password`.
+        database_url: where runs note themselves; that they ended is noted first, so that nobody finds them dead.
         workers: names of workers of which none runs any more.
         has_no_others: whether nobody else's workers take runs from that server: then a run that was only just taken,
             and not yet marked with a worker, is one of theirs.
 
     Raises:
-        ServerTrouble: the server does not answer.
+        ServerTrouble: a server does not answer.
     """
-    names = []
     with _client(api_url, auth) as client:
         try:
-            for run in _unfinished(client):
-                worker = (run.get("labels") or {}).get(WORKER)
-                if worker in workers or (worker is None and has_no_others and run.get("work_pool_name")):
-                    body = {"state": _state_for(run), "force": True}
-                    client.post(f"flow_runs/{run['id']}/set_state", json=body).raise_for_status()
-                    names.append(run["name"])
-        except httpx.HTTPError as error:
+            left = [run for run in _unfinished(client) if _was_ours(run, workers, has_no_others=has_no_others)]
+            _note_ends(database_url, {uuid.UUID(run["id"]) for run in left})
+            for run in left:
+                body = {"state": _state_for(run), "force": True}
+                client.post(f"flow_runs/{run['id']}/set_state", json=body).raise_for_status()
+        except (httpx.HTTPError, SQLAlchemyError) as error:
             raise ServerTrouble(f"unfinished runs could not be handed back to Prefect: {error}") from error
-    return names
+    return [run["name"] for run in left]
+
+
+def _was_ours(run: dict[str, Any], workers: Collection[str], *, has_no_others: bool) -> bool:
+    worker = (run.get("labels") or {}).get(WORKER)
+    return worker in workers or (worker is None and has_no_others and bool(run.get("work_pool_name")))
+
+
+def _note_ends(database_url: str, flow_runs: Collection[uuid.UUID]) -> None:
+    if not flow_runs:
+        return
+    engine = postgres_engine(database_url, pool_size=1)
+    try:
+        with engine.begin() as connection:
+            for run in unended_runs(connection):
+                if run.flow_run_id in flow_runs:
+                    end_run(connection, run.id, outcome="broken")
+    finally:
+        engine.dispose()
 
 
 def end_leftovers(mark: str, *, timeout_s: float) -> int:

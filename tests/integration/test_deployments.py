@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.responses import DeploymentResponse
+from prefect.client.schemas.schedules import IntervalSchedule
 from prefect.flows import Flow, load_flow_from_entrypoint
 
 from infra.local.prefect import PrefectServer
@@ -84,6 +86,12 @@ def test_schedules_follow_the_time_zone_of_the_settings(client: SyncPrefectClien
     [schedule] = deployed(client)["daily-ndvi"].schedules
     assert schedule.active
     assert schedule.schedule.timezone == "Europe/Berlin"
+
+
+def test_the_weather_is_kept_warm_before_an_hour_is_over(client: SyncPrefectClient) -> None:
+    [schedule] = deployed(client)["prewarm-weather"].schedules
+    assert isinstance(schedule.schedule, IntervalSchedule)
+    assert schedule.schedule.interval == dt.timedelta(minutes=55)
 
 
 def test_the_server_knows_parameters_tags_and_the_collision_rule(client: SyncPrefectClient) -> None:
