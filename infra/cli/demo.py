@@ -87,19 +87,25 @@ def demo(
             # Both kept open, so that the servers run on between the steps.
             with open_stores(settings), prefect_server(settings):
                 _import(console, settings, world)
-                console.print("Observing all farms in all passes, scene by scene …")
-                summary = run_days(settings, *days)
-                print_summary(console, summary)
-                console.print("Asking both weather services, cell by cell …")
-                weather = run_daily(settings)
-                print_weather_summary(console, weather)
-                _show(console, settings, days)
-                show_week(console, settings, today=weather.end)
-                _show_what_next(console, settings)
+                is_loss = _observe_and_show(console, settings, days)
                 if sys.stdin.isatty() and sys.stdout.isatty():
                     _stay(console, settings)
-    if summary.is_loss or weather.is_loss:
+    if is_loss:
         raise typer.Exit(1)
+
+
+def _observe_and_show(console: Console, settings: Settings, days: tuple[dt.date, dt.date]) -> bool:
+    """Run both flows, show what came of them, and tell whether anything due is missing."""
+    console.print("Observing all farms in all passes, scene by scene …")
+    summary = run_days(settings, *days)
+    print_summary(console, summary)
+    console.print("Asking both weather services, cell by cell …")
+    weather = run_daily(settings)
+    print_weather_summary(console, weather)
+    _show(console, settings, days)
+    show_week(console, settings, today=weather.end)
+    _show_what_next(console, settings)
+    return summary.is_loss or weather.is_loss
 
 
 @contextlib.contextmanager

@@ -54,6 +54,7 @@ def _write_pass(world: World, a_pass: Pass, folder: Path) -> None:
     look = world.look(a_pass)
     with tempfile.TemporaryDirectory(prefix="making-", dir=folder, ignore_cleanup_errors=True) as making:
         archive = Path(making)
+        (archive / a_pass.name).mkdir()
         items = []
         for number, piece in enumerate(look.pieces):
             has_data = covered(a_pass.district, piece)
@@ -70,7 +71,7 @@ def _products(a_pass: Pass, number: int, piece: Polygon) -> Iterator[Product]:
         if piece.intersection(tile.outline).area < 1e6:
             continue
         for collection in COLLECTIONS:
-            if collection == C1 and a_pass.is_missing_in_c1:
+            if a_pass.is_missing_in_c1 if collection == C1 else a_pass.is_missing_in_l2a:
                 continue
             for is_old in (True, False) if collection == L2A and a_pass.is_processed_twice else (False,):
                 yield Product(collection=collection, a_pass=a_pass, tile=tile, piece=number, is_old=is_old)

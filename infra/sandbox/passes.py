@@ -30,9 +30,16 @@ class Pass:
     is_split: bool
     """Delivered as two complementary datastrips."""
     is_missing_in_c1: bool
-    """A gap in the first collection, present in the second."""
+    """A gap in the first collection; mostly the second has it."""
+    is_missing_in_l2a: bool
+    """A gap in the second collection; mostly the first has it."""
     is_processed_twice: bool
     """The second collection holds an older processing as well."""
+
+    @property
+    def is_missing(self) -> bool:
+        """The satellite passed and no collection has it."""
+        return self.is_missing_in_c1 and self.is_missing_in_l2a
 
     @property
     def acquired_at(self) -> dt.datetime:
@@ -67,6 +74,8 @@ def _pass(district: District, ordinal: int, relative_orbit: int, number: int) ->
     day = dt.date.fromordinal(ordinal)
     pair = "bc" if day >= _SWITCH else "ab"
     is_main = relative_orbit == 36
+    is_nowhere = is_main and number % 26 == 7
+    is_missing_in_c1 = number % 7 == 3
     return Pass(
         district=district,
         day=day,
@@ -75,7 +84,8 @@ def _pass(district: District, ordinal: int, relative_orbit: int, number: int) ->
         platform=f"sentinel-2{pair[ordinal // REVISIT_DAYS % 2]}",
         is_partial=relative_orbit == 79,
         is_split=is_main and number % 8 == 5,
-        is_missing_in_c1=number % 7 == 3,
+        is_missing_in_c1=is_missing_in_c1 or is_nowhere,
+        is_missing_in_l2a=(number % 11 == 0 and not is_missing_in_c1) or is_nowhere,
         is_processed_twice=is_main and number % 9 == 4 and number % 8 != 5,
     )
 

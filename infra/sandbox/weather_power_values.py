@@ -84,40 +84,35 @@ class PowerTeller:
         """The document: a GeoJSON feature with series by parameter."""
         values = self._values(question)
         place = meteorology_place(question.latitude, question.longitude)
-        days = [
-            question.first_day + dt.timedelta(days=number)
-            for number in range((question.last_day - question.first_day).days + 1)
-        ]
-        keys = [f"{day:%Y%m%d}" for day in days]
-        if question.is_hourly:
-            keys = [f"{key}{hour:02}" for key in keys for hour in range(24)]
-        grain = "Hourly" if question.is_hourly else "Daily"
+        height_m = round(self._climate.elevation_m(*place), 2)
+        keys = _keys(question)
         return {
             "type": "Feature",
-            "geometry": {
-                "type": "Point",
-                "coordinates": [question.longitude, question.latitude, round(self._climate.elevation_m(*place), 2)],
-            },
+            "geometry": {"type": "Point", "coordinates": [question.longitude, question.latitude, height_m]},
             "properties": {
                 "parameter": {
                     name: dict(zip(keys, _series(name, values, question), strict=True)) for name in question.names
                 }
             },
-            "header": {
-                "title": f"NASA/POWER Source Native Resolution {grain} Data",
-                "api": {"version": "v2.9.7", "name": f"POWER {grain} API"},
-                "sources": self._sources(question),
-                "fill_value": FILL,
-                "time_standard": question.standard,
-                "start": f"{question.first_day:%Y%m%d}",
-                "end": f"{question.last_day:%Y%m%d}",
-            },
+            "header": self._header(question),
             "messages": [],
             "parameters": {
                 name: {"units": _unit(name, question)[0], "longname": PARAMETERS[name].longname}
                 for name in question.names
             },
             "times": {"data": 0.12, "process": 0.01},
+        }
+
+    def _header(self, question: PowerQuestion) -> dict[str, Any]:
+        grain = "Hourly" if question.is_hourly else "Daily"
+        return {
+            "title": f"NASA/POWER Source Native Resolution {grain} Data",
+            "api": {"version": "v2.9.7", "name": f"POWER {grain} API"},
+            "sources": self._sources(question),
+            "fill_value": FILL,
+            "time_standard": question.standard,
+            "start": f"{question.first_day:%Y%m%d}",
+            "end": f"{question.last_day:%Y%m%d}",
         }
 
     def _values(self, question: PowerQuestion) -> dict[str, Floats]:
@@ -153,6 +148,13 @@ class PowerTeller:
             found += ["SYN1DEG"] if question.first_day <= self._today - SOLAR_FINAL_AFTER else []
             found += ["FLASHFLUX"] if question.last_day > self._today - SOLAR_FINAL_AFTER else []
         return [*found, "POWER"]
+
+
+def _keys(question: PowerQuestion) -> list[str]:
+    """Names of the days or hours."""
+    count = (question.last_day - question.first_day).days + 1
+    days = [f"{question.first_day + dt.timedelta(days=number):%Y%m%d}" for number in range(count)]
+    return [f"{day}{hour:02}" for day in days for hour in range(24)] if question.is_hourly else days
 
 
 def _series(name: str, values: Mapping[str, Floats], question: PowerQuestion) -> list[float]:

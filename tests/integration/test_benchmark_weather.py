@@ -13,12 +13,13 @@ import pytest
 
 from benchmarks import weather
 from benchmarks.weather_quota import Quota, backfill_weight_a_cell, quota
+from benchmarks.weather_report import Backfill, Day, problems_of
 from benchmarks.weather_runs import FlowRun, Heard, services
 from models.quota import QuotaLimits
 
 QUIET = Heard(open_meteo_requests=0, weighted_calls=0, nasa_power_requests=0, refused=0, told_before=0)
 DONE = FlowRun(state="COMPLETED", message="", seconds=1, rows=10, failed=0)
-GOOD = weather.Day(
+GOOD = Day(
     run=DONE,
     heard=replace(QUIET, open_meteo_requests=2, nasa_power_requests=9),
     again=DONE,
@@ -71,13 +72,13 @@ def test_the_services_tell_what_they_heard_and_what_they_had_told_before() -> No
         (replace(GOOD, run=replace(DONE, state="FAILED", message="no")), "a run ended FAILED: no"),
     ],
 )
-def test_what_is_not_right_is_said(day: weather.Day, problem: str | None) -> None:
-    found = weather.problems_of(day, None)
+def test_what_is_not_right_is_said(day: Day, problem: str | None) -> None:
+    found = problems_of(day, None)
     assert (found == []) if problem is None else (len(found) == 1 and problem in found[0])
 
 
 def test_a_lost_or_doubled_row_is_not_right() -> None:
-    backfill = weather.Backfill(
+    backfill = Backfill(
         first=dt.date(2024, 1, 1),
         last=dt.date(2024, 12, 31),
         seconds=1,
@@ -88,7 +89,7 @@ def test_a_lost_or_doubled_row_is_not_right() -> None:
         heard=QUIET,
         after=DONE,
     )
-    assert weather.problems_of(GOOD, backfill) == ["0 rows lost and 1 doubled by the kill"]
+    assert problems_of(GOOD, backfill) == ["0 rows lost and 1 doubled by the kill"]
 
 
 def test_a_free_day_carries_fewer_farms_alone_than_cells_and_a_country_of_coarse_cells_whole() -> None:

@@ -15,6 +15,7 @@ import pytest
 from infra.sandbox import Sandbox, sandbox
 from infra.sandbox.files import serve_files
 from infra.sandbox.stac import serve_items
+from infra.settings import load_settings
 from models.errors import BadInput, ServerTrouble
 from tests.support.other_process import Program
 
@@ -112,6 +113,22 @@ def test_a_search_finds_by_place_and_time(world: Sandbox) -> None:
     assert [item["properties"]["grid:code"] for item in found] == ["MGRS-34TDR"]
 
 
+def test_its_settings_lead_swath_to_its_weather(world: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in world.settings.items():
+        monkeypatch.setenv(name, value)
+    settings = load_settings()
+    addresses = {settings.open_meteo_url, settings.open_meteo_archive_url, settings.nasa_power_url, settings.stac_url}
+    assert len(addresses) == 3
+    given = {"latitude": "45.5", "longitude": "21", "daily": "temperature_2m_max"}
+    day = {"start_date": "2024-06-01", "end_date": "2024-06-01"}
+    for url in (
+        f"{settings.open_meteo_archive_url}/v1/archive",
+        f"{settings.open_meteo_historical_forecast_url}/v1/forecast",
+    ):
+        [told] = httpx.get(url, params=given | day).json()["daily"]["temperature_2m_max"]
+        assert told == pytest.approx(world.weather.truth.day(45.5, 21, dt.date(2024, 6, 1))["temperature_max_c"], abs=1)
+
+
 def test_the_items_lead_to_the_pixels(world: Sandbox) -> None:
     with httpx.Client() as client:
         for asset in (asset for item in world.items for asset in item["assets"].values()):
@@ -137,6 +154,7 @@ def test_the_stac_server_dies_with_a_killed_parent(tmp_path: Path) -> None:
 import sys, time
 from pathlib import Path
 from infra.sandbox.stac import serve_items
+from infra.settings import load_settings
 with serve_items(Path(sys.argv[1])) as url:
     Path(sys.argv[2]).write_text(url)
     print("serving", flush=True)

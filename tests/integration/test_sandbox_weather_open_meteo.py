@@ -16,9 +16,10 @@ from infra.sandbox.weather_telling import ARCHIVE_ERRORS, FORECAST_ERRORS
 from models.errors import UpstreamExhausted, UpstreamRejected, UpstreamUnavailable
 from models.weather import Cell, Grain, Kind, Reading, WeatherAnswer
 from tasks.weather.cells import open_meteo_cell
+from tasks.weather.model_runs import newest_run as newest_run_told
 from tasks.weather.open_meteo import OpenMeteo
 from tasks.weather.open_meteo_requests import Endpoint, Hosts, requests_for
-from tasks.weather.polite import Manners
+from tasks.weather.polite import Manners, PoliteClient
 from tests.support.weather_sandbox import Moment, erring
 
 NOW = dt.datetime(2024, 9, 2, 10, 20, 30, tzinfo=dt.UTC)
@@ -245,5 +246,10 @@ def test_the_times_of_runs_cost_nothing_and_change_every_six_hours(services: Wea
     moment.now += dt.timedelta(hours=6)
     began.append(httpx.get(url).json()["last_run_initialisation_time"])
     assert began == [dt.datetime(2024, 9, 2, hour, tzinfo=dt.UTC).timestamp() for hour in (0, 6)]
-    assert httpx.get(f"{services.open_meteo_url}/data/none/static/meta.json").status_code == 404
+    with PoliteClient("open-meteo", Manners(), now=moment) as polite:
+        told = newest_run_told(polite, Hosts(forecast=services.open_meteo_url), "ecmwf_ifs025", now=moment)
+        assert newest_run_told(polite, Hosts(forecast=services.open_meteo_url), "none", now=moment) is None
+    assert told is not None
+    run = newest_run(moment.now)
+    assert (told.initialised_at, told.available_at) == (run.began_at, run.came_at)
     assert services.open_meteo.weighted_calls == 0
