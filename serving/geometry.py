@@ -25,7 +25,12 @@ from serving.faults import unavailable
 
 log = structlog.get_logger(__name__)
 
-START_TIMEOUT_S = 30.0
+START_TIMEOUT_S = 15.0
+"""It takes a third of a second."""
+
+STARTS = 2
+"""Tries to start a child before the answer is 503."""
+
 BOUNDARY_TIMEOUT_S = 5.0
 """Longest that one boundary may take. An ordinary one takes 0.3 ms, one of 100,000 vertices half a second."""
 
@@ -38,6 +43,7 @@ AT_ONCE = 50
 MOST_WAITING = 32
 """Requests that may wait for their turn; beyond, the answer is 503 at once."""
 
+_PROGRAM: tuple[str, ...] = ("-m", "tasks.farms.checking")
 _MOST_ANSWER_BYTES = 64 * 1024**2
 _PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "PYTHONPATH", "VIRTUAL_ENV", "TMPDIR", "PROJ_DATA", "PROJ_LIB")
 """Of our environment, which holds secrets, what the child needs."""
@@ -158,10 +164,18 @@ class BoundaryChecker:
     async def _living(self) -> Process:
         if self._child is not None and self._child.returncode is None:
             return self._child
-        await self._end()
+        for _ in range(STARTS):
+            await self._end()
+            child = await self._started()
+            if child is not None:
+                return child
+        raise unavailable("the check of boundaries")
+
+    async def _started(self) -> Process | None:
+        """Start a child; None when it ended, or was not ready in time."""
         environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
         child = self._child = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-P", "-m", "tasks.farms.checking", *self._limits),
+            *(sys.executable, "-P", *_PROGRAM, *self._limits),
             stdin=PIPE,
             stdout=PIPE,
             limit=_MOST_ANSWER_BYTES,
@@ -171,15 +185,17 @@ class BoundaryChecker:
         assert child.stdout is not None
         try:
             async with asyncio.timeout(START_TIMEOUT_S):
-                is_ready = await child.stdout.readline() == b'"ready"\n'
+                if await child.stdout.readline() == b'"ready"\n':
+                    return child
+            problem = "it ended"
+        except TimeoutError:
+            problem = f"not within {START_TIMEOUT_S:g} s"
         except BaseException:
             await self._end()
             raise
-        if not is_ready:
-            await self._end()
-            log.error("the child that checks boundaries does not start", code=child.returncode)
-            raise unavailable("the check of boundaries")
-        return child
+        await self._end()
+        log.error("the child that checks boundaries does not start", problem=problem, code=child.returncode)
+        return None
 
     async def _end(self) -> None:
         child, self._child = self._child, None
