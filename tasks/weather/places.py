@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 
@@ -48,14 +49,24 @@ def cells_near(
         BadInput: a coordinate out of range or no number.
     """
     own = open_meteo_cell(longitude, latitude, step_degrees=step_degrees)
-    steps = [number * step_degrees for number in range(-rings, rings + 1)]
-    around = {
-        open_meteo_cell(_wrapped(longitude + east), latitude + north, step_degrees=step_degrees)
-        for east, north in itertools.product(steps, steps)
-        if abs(latitude + north) <= 90
-    }
-    others = around - {own}
+    # All points of a cell have the same ones around it, except at a pole, where every meridian meets.
+    seen_from = longitude if abs(own.latitude) == 90 else own.longitude
+    others = _around(seen_from, own.latitude, step_degrees, rings)
     return own, *sorted(others, key=lambda cell: (distance_km(longitude, latitude, cell), cell.key))
+
+
+@functools.lru_cache(maxsize=4_096)
+def _around(longitude: float, latitude: float, step_degrees: float, rings: int) -> tuple[Cell, ...]:
+    steps = [number * step_degrees for number in range(-rings, rings + 1)]
+    own = open_meteo_cell(longitude, latitude, step_degrees=step_degrees)
+    around = {own.key: own}
+    for east, north in itertools.product(steps, steps):
+        if abs(latitude + north) <= 90 + step_degrees / 4:  # a sum may be a little beyond what it stands for
+            to_the_north = max(-90.0, min(90.0, latitude + north))
+            cell = open_meteo_cell(_wrapped(longitude + east), to_the_north, step_degrees=step_degrees)
+            around[cell.key] = cell
+    del around[own.key]
+    return tuple(around.values())
 
 
 def distance_km(longitude: float, latitude: float, cell: Cell) -> float:
