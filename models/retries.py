@@ -111,7 +111,10 @@ def _key(work: SceneWork, index: str, mask_policy: str) -> dict[str, object]:
 def _give_up_items(
     connection: Connection, work: SceneWork, unread: Collection[Item], catalogs: Collection[str], now: dt.datetime
 ) -> tuple[Item, ...]:
-    """Give up those unread items whose piece another item has as well; return them."""
+    """Give up those unread items whose piece another item has as well; return them.
+
+    Also those that other work of the same tile has given up already: several units of work may read one item.
+    """
     scenes = sorted(
         {
             (scene.catalog, scene.item_id, scene.tile, scene.datastrip)
@@ -129,10 +132,10 @@ def _give_up_items(
 
 
 _GIVE_UP = """
-UPDATE scenes AS s SET given_up_at = :now
+UPDATE scenes AS s SET given_up_at = coalesce(s.given_up_at, :now)
 FROM unnest(CAST(:catalogs AS text[]), CAST(:item_ids AS text[]), CAST(:tiles AS text[]), CAST(:datastrips AS text[]))
      AS lost (catalog, item_id, tile, datastrip)
-WHERE s.catalog = lost.catalog AND s.item_id = lost.item_id AND s.given_up_at IS NULL AND EXISTS (
+WHERE s.catalog = lost.catalog AND s.item_id = lost.item_id AND EXISTS (
     SELECT 1 FROM scenes AS other
     WHERE other.pass_id = :pass_id AND other.tile = lost.tile AND other.document ->> 'datastrip' = lost.datastrip
         AND other.catalog = ANY(:catalogs_read) AND other.given_up_at IS NULL

@@ -31,6 +31,12 @@ class FailedWork:
     problem: str | None
     is_retryable: bool | None
     finished_at: dt.datetime
+    failed_runs: int = 0
+    """Runs in a row in which it failed."""
+    not_before: dt.datetime | None = None
+    """When a scheduled run may try it again."""
+    given_up_at: dt.datetime | None = None
+    """Since when scheduled runs leave it alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +87,7 @@ def work_status(connection: Connection, *, limit: int = 100, counted_bytes: int 
         newest_acquired_at=_in_utc(one.newest_acquired_at),
         newest_observed_day=one.newest_observed_day,
         work=_counts(connection, "SELECT state, count(*) FROM work GROUP BY 1 ORDER BY 1"),
-        failed=tuple(FailedWork(**{**row, "finished_at": _in_utc(row["finished_at"])}) for row in failed),
+        failed=tuple(FailedWork(**{**row, **{name: _in_utc(row[name]) for name in _INSTANTS}}) for row in failed),
         last_finished_at=_in_utc(one.last_finished_at),
     )
 
@@ -128,8 +134,11 @@ WHERE o.boundary_version = f.boundary_version
 GROUP BY 1 ORDER BY 1
 """
 
+_INSTANTS = ("finished_at", "not_before", "given_up_at")
+
 _FAILED = """
-SELECT pass_id, tile_set, mask_policy, day, attempts, pending.farms AS pending_farms, problem, is_retryable, finished_at
+SELECT pass_id, tile_set, mask_policy, day, attempts, pending.farms AS pending_farms, problem, is_retryable,
+       finished_at, failed_runs, not_before, given_up_at
 FROM work CROSS JOIN LATERAL (
     SELECT count(*) AS farms FROM farms WHERE id = ANY(pending_farm_ids) AND is_active
 ) AS pending

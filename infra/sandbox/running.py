@@ -22,7 +22,7 @@ from infra.sandbox.weather_services import WeatherServices, utc_now, weather_ser
 from infra.sandbox.world import Truth, World
 from models.errors import BadInput
 
-VERSION = 1
+VERSION = 2
 """Raised when the same seed would draw another world, so that no archive of the old one is used again."""
 MAX_DAYS = 800
 DEFAULT_SEED = 7

@@ -198,3 +198,10 @@ def test_what_a_living_run_has_planned_is_left_to_it(engine: Engine) -> None:
         assert left(engine) == {"mine": {1}, "theirs": {2}}, "what failed there may be tried by anybody"
         plan(engine, theirs, run_id=run_id)
     assert left(engine) == {"mine": {1}, "theirs": {2}}, "what it left behind as well"
+
+
+def test_an_item_that_other_work_has_given_up_is_read_from_elsewhere_as_well(engine: Engine) -> None:
+    on_record(engine, scene(1), scene(2, catalog="earth-search-l2a"))
+    single, mosaic = work([1]), work([2], tiles=("33TWL", "33TWM"))
+    assert len(fail(engine, single, runs=1).replaced) == 1
+    assert len(fail(engine, mosaic, runs=1).replaced) == 1
