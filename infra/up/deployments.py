@@ -141,6 +141,14 @@ def read_plan(file: Path) -> Plan:
         raise BadInput(str(file), f"{place}: {first['msg']}") from error
 
 
+def flows_of(plan: Plan) -> dict[str, Flow[..., Any]]:
+    """Load the flows that the plan names, by entrypoint."""
+    return {
+        each.entrypoint: load_flow_from_entrypoint(each.entrypoint, use_placeholder_flow=False)
+        for each in plan.deployments
+    }
+
+
 def register(client: SyncPrefectClient, plan: Plan, *, time_zone: str) -> Registered:
     """Make what the plan has and the server lacks, and bring its deployments up to date.
 
@@ -148,9 +156,10 @@ def register(client: SyncPrefectClient, plan: Plan, *, time_zone: str) -> Regist
     schedule that was switched off by hand stays switched off.
     """
     made = tuple(pool.name for pool in plan.work_pools if _make_pool(client, pool))
+    flows = flows_of(plan)
     names, paused = [], []
     for each in plan.deployments:
-        name, is_paused = _register_deployment(client, each, time_zone=time_zone)
+        name, is_paused = _register_deployment(client, each, flows[each.entrypoint], time_zone=time_zone)
         names.append(name)
         if is_paused:
             paused.append(name)
@@ -196,8 +205,9 @@ def _job_template(kind: str) -> dict[str, Any]:
     return dict(ProcessWorker.get_default_base_job_template())
 
 
-def _register_deployment(client: SyncPrefectClient, each: Deployment, *, time_zone: str) -> tuple[str, bool]:
-    flow: Flow[..., Any] = load_flow_from_entrypoint(each.entrypoint, use_placeholder_flow=False)
+def _register_deployment(
+    client: SyncPrefectClient, each: Deployment, flow: Flow[..., Any], *, time_zone: str
+) -> tuple[str, bool]:
     name = f"{flow.name}/{each.name}"
     off = _switched_off(client, name)
     schedules = [_schedule(schedule, time_zone=time_zone, off=off) for schedule in each.schedules]

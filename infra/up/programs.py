@@ -74,6 +74,9 @@ class Place:
             "TERM": "dumb",
             MARK: self.mark,
         }
+        # A proxy for the world outside must not get what is meant for this machine.
+        direct = f"{os.environ.get('no_proxy') or os.environ.get('NO_PROXY') or ''},127.0.0.1,localhost,::1".lstrip(",")
+        ours |= {"no_proxy": direct, "NO_PROXY": direct}
         auth = {} if self.prefect_auth is None else {"PREFECT_API_AUTH_STRING": self.prefect_auth}
         return {**defaults, **os.environ, **ours, **auth}
 
@@ -90,6 +93,8 @@ def prefect_part(place: Place, server: PrefectProgram, client: httpx.AsyncClient
         "PREFECT_LOGGING_COLORS": "false",
         # What belonged to runs that are gone; the runs themselves are let go by the nightly maintenance.
         "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,orphans",
+        # By default 15 s, which a busy machine can take to start a run's process.
+        "PREFECT_SERVER_SERVICES_LATE_RUNS_AFTER_SECONDS": "120",
     }
     return Part(
         name="prefect",

@@ -37,6 +37,8 @@ OWN = "swath"
 """Name under which we ourselves speak in the log."""
 UI_PORT = 4200
 LEFTOVERS_TIMEOUT_S = 8.0
+DEPLOY_WAIT_S = 300
+"""For Prefect's server, whose first start makes its tables."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,7 +180,7 @@ class _Run:
         try:
             async with asyncio.TaskGroup() as group:
                 api = group.create_task(self._start(api_part(place, self._client)))
-                others = group.create_task(self._start_prefect_and_workers())
+                others = group.create_task(self._start_prefect_and_workers(api))
         except ExceptionGroup as problems:
             raise _first(problems) from problems
         api_s, (ui_s, all_s) = api.result(), others.result()
@@ -192,17 +194,28 @@ class _Run:
             all_s=max(api_s, all_s),
         )
 
-    async def _start_prefect_and_workers(self) -> tuple[float, float]:
+    async def _start_prefect_and_workers(self, api: asyncio.Task[float]) -> tuple[float, float]:
+        """Start Prefect's server, register the deployments, and start the workers; return when UI and workers answered.
+
+        The deployments' flows are loaded while the server starts, which takes as long; but not before the API answers,
+        which needs neither.
+        """
         place = self._place
-        if place.prefect is not None:
-            await self._start(prefect_part(place, place.prefect, self._client))
-        ui_s = self._elapsed()
-        await self._deploy()
+        async with asyncio.TaskGroup() as group:
+            ui = group.create_task(self._start_prefect())
+            await asyncio.wait({api})
+            group.create_task(self._deploy())
         await self._hand_back()
         async with asyncio.TaskGroup() as group:
             for pool in POOLS:
                 group.create_task(self._start(worker_part(place, pool, self._client)))
-        return ui_s, self._elapsed()
+        return ui.result(), self._elapsed()
+
+    async def _start_prefect(self) -> float:
+        place = self._place
+        if place.prefect is not None:
+            await self._start(prefect_part(place, place.prefect, self._client))
+        return self._elapsed()
 
     async def _start(self, part: Part) -> float:
         """Start a part, keep it from then on, and return when it answered, in seconds since the beginning."""
@@ -215,7 +228,7 @@ class _Run:
     async def _deploy(self) -> None:
         """Register deployments and alerts, in a process of its own: it loads all flows, and we want none of them."""
         process = await asyncio.create_subprocess_exec(
-            *program("infra.cli", "deploy"),
+            *program("infra.cli", "deploy", "--wait", str(DEPLOY_WAIT_S)),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
