@@ -90,8 +90,9 @@ RETURNING token_id, generation, signed_by, issued_at, expires_at
 STORED = """
 SELECT t.token_id, t.generation, t.signed_by, t.issued_at, t.expires_at
 FROM integration_tokens AS t JOIN clients AS c ON c.id = t.client_id
-WHERE t.client_id = %(client_id)s AND c.revoked_at IS NULL
+WHERE t.client_id = %(client_id)s AND t.generation = c.token_generation AND c.revoked_at IS NULL
 """
+"""For psycopg: the token there is, good or not; waits for nobody."""
 
 USE_NONCE = """
 WITH forgotten AS (

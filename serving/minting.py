@@ -1,7 +1,8 @@
 """The one shared token of a client, minted once for all workers and renewed before it ends.
 
-Redis answers nearly always. When it has none, a lock lets one worker ask Postgres while the others wait for what it
-finds. Both may be lost in a failover, so neither decides: the row in Postgres does.
+Redis answers nearly always. When it has none, one request of each worker goes on, and a lock lets one worker ask
+Postgres while the others wait for what it finds. Both may be lost in a failover, so neither decides: the row in
+Postgres does.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from models.shared_tokens import MINT, STORED, TokenFacts, from_cache, from_row,
 from serving.cache import Cache, CacheAway
 from serving.counts import Counts
 from serving.database import Database
+from serving.flights import Flights
 from serving.tokens import Claims, signed
 
 log = structlog.get_logger(__name__)
@@ -68,6 +70,7 @@ class Mint:
         self._ttl = ttl
         self._margin = margin
         self._clock = clock
+        self._flights: Flights[TokenFacts] = Flights()
 
     async def token(self, client_id: int, name: str) -> SharedToken:
         """Return the client's token; it is good for the margin at least.
@@ -81,7 +84,7 @@ class Mint:
             self._counts.token_cache_hits += 1
         else:
             self._counts.token_cache_misses += 1
-            facts = await self._one_for_all(client_id)
+            facts = await self._flights.once(str(client_id), lambda: self._one_for_all(client_id))
         master = self._masters.find(facts.signed_by)
         assert master is not None
         claims = Claims(
@@ -132,6 +135,15 @@ class Mint:
             log.debug("lock is left to expire", client_id=client_id, error=str(error))
 
     async def _from_postgres(self, client_id: int) -> TokenFacts:
+        """The stored token, or a new one where there is none that is good."""
+        row = await self._database.row(STORED, {"client_id": client_id})
+        facts = None if row is None else from_row(row)
+        if facts is None or not self._is_good(facts):
+            facts = await self._minted(client_id)
+        await self._keep(client_id, facts)
+        return facts
+
+    async def _minted(self, client_id: int) -> TokenFacts:
         now = self._clock()
         values = {
             "client_id": client_id,
@@ -143,17 +155,15 @@ class Mint:
             "known_keys": [key.id for key in self._masters.keys],
         }
         async with self._database.transaction() as connection:
-            row = await (await connection.execute(MINT, values)).fetchone()
-            is_new = row is not None
-            if row is None:
-                row = await (await connection.execute(STORED, values)).fetchone()
+            made = await (await connection.execute(MINT, values)).fetchone()
+            # No row: somebody else was first, and has committed by now.
+            row = made or await (await connection.execute(STORED, values)).fetchone()
         if row is None:
             raise ClientEnded
         facts = from_row(row)
-        if is_new:
+        if made is not None:
             self._counts.token_mint_count += 1
             log.info("shared token minted", client_id=client_id, token_id=str(facts.token_id))
-        await self._keep(client_id, facts)
         return facts
 
     async def _keep(self, client_id: int, facts: TokenFacts) -> None:
