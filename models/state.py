@@ -114,7 +114,7 @@ _STATES = f"""
 SELECT f.external_farm_id, f.client_id, f.is_active, f.boundary_version,
        %(index)s::text AS told_index, %(mask_policy)s::text AS told_mask_policy,
        greatest(f.revision, changed.revision) AS revision,
-       latest.ndvi, latest.rule, latest.day, latest.acquired_at, latest.clear_fraction,
+       latest.status, latest.ndvi, latest.rule, latest.day, latest.acquired_at, latest.clear_fraction,
        latest.mean, latest.std, latest.min, latest.max, latest.median, latest.p10, latest.p25, latest.p75, latest.p90,
        latest.inner_mean, latest.inner_median, latest.inner_pixel_count, latest.pixel_count, latest.clear_area_ha,
        latest.item_ids, latest.processing_baseline, latest.catalog,
@@ -162,13 +162,22 @@ WHERE which_farms
 ORDER BY f.id
 """  # noqa: S608
 
-_NUMBERS = ("ndvi", "rule", "day", "acquired_at", "clear_fraction")
 STATISTICS = (
     *("mean", "std", "min", "max", "median", "p10", "p25", "p75", "p90"),
     *("inner_mean", "inner_median", "inner_pixel_count", "pixel_count", "clear_area_ha"),
 )
 """What is told of an observation beside its headline value."""
-PROVENANCE = ("item_ids", "processing_baseline", "catalog")
+OBSERVATION = (
+    *("day", "acquired_at", "status", "ndvi", "rule", "clear_fraction"),
+    *STATISTICS,
+    *("item_ids", "processing_baseline", "catalog"),
+)
+"""What is told of an observation, here and in a series."""
+
+
+def observation(row: Facts) -> dict[str, Any]:
+    """An observation as readers are given it, from a row that has the columns of `OBSERVATION`."""
+    return {name: _utc(row[name]) for name in OBSERVATION}
 
 
 def _body(row: Facts) -> bytes:
@@ -178,7 +187,7 @@ def _body(row: Facts) -> bytes:
         "coverage_pct": round(row["clear_fraction"] * 100, 2) if has_value else None,
         "status": "ready" if has_value else "processing",
         "is_active": row["is_active"],
-        "latest": _some(row, (*_NUMBERS, *STATISTICS, *PROVENANCE)) if has_value else None,
+        "latest": observation(row) if has_value else None,
         "last_pass": None if row["pass_status"] is None else _last_pass(row),
         "next_pass": None if row["next_at"] is None else _next_pass(row),
         "trend": None if row["earlier_ndvi"] is None else _trend(row),
@@ -190,10 +199,6 @@ def _body(row: Facts) -> bytes:
         "revision": row["revision"],
     }
     return orjson.dumps(state, option=orjson.OPT_UTC_Z)
-
-
-def _some(row: Facts, names: tuple[str, ...]) -> dict[str, Any]:
-    return {name: _utc(row[name]) for name in names}
 
 
 def _utc(value: Any) -> Any:

@@ -181,7 +181,9 @@ async def _finished(
     if answer.status == 200 and is_known(call.headers.get(b"if-none-match"), answer.etag):
         call.resources.counts.not_modified += 1
         return 304, [*headers, (b"etag", b'"%b"' % (answer.etag or "").encode())], b""
-    body = envelope(answer.word, answer.message, data=answer.body) if answer.has_envelope else answer.body
+    body = answer.body
+    if answer.has_envelope:
+        body = envelope(answer.word, answer.message, data=body, errors=answer.errors)
     is_gzipped = len(body) >= LEAST_GZIPPED and takes_gzip(call.headers.get(b"accept-encoding"))
     if is_gzipped:
         body = await _gzipped(body)

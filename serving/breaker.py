@@ -37,6 +37,11 @@ class Breaker:
         """Whether the other side is left alone."""
         return self._closed_at is not None
 
+    @property
+    def is_resting(self) -> bool:
+        """Whether nobody may try at the moment."""
+        return self._closed_at is not None and self._clock() < self._closed_at
+
     def may_try(self) -> bool:
         """Whether the caller may try; while open, True for one caller each time the rest is over."""
         if self._closed_at is None:

@@ -15,15 +15,17 @@ from redis.exceptions import RedisError, ResponseError
 
 from models.errors import BadInput
 from serving.breaker import Breaker
+from serving.patience import Patience
 from serving.trace import note_time
 
 log = structlog.get_logger(__name__)
 
-CONNECT_TIMEOUT_S = 0.25
-ANSWER_TIMEOUT_S = 0.4
+ANSWER_TIMEOUT_S = 0.5
 """Longest wait for a whole exchange, connecting included. A healthy Redis answers in one millisecond."""
 
-CONNECTIONS = 64
+AT_ONCE = 10
+"""Exchanges of one worker at the same time. Others wait for their turn before the clock starts: were all of a burst
+begun at once, our own queue would be taken for a Redis that does not answer."""
 
 
 class CacheAway(Exception):
@@ -36,6 +38,7 @@ class Cache:
     def __init__(self, client: redis.Redis, breaker: Breaker) -> None:
         self.client = client
         self.breaker = breaker
+        self._turns = asyncio.Semaphore(AT_ONCE)
 
     async def ask(self, exchange: Callable[[redis.Redis], Awaitable[Any]]) -> Any:
         """Return what one exchange with Redis gave.
@@ -43,11 +46,17 @@ class Cache:
         Raises:
             CacheAway: it did not answer in time, or is left alone at the moment.
         """
+        if self.breaker.is_resting:
+            raise CacheAway("left alone")
+        async with self._turns:
+            return await self._asked(exchange)
+
+    async def _asked(self, exchange: Callable[[redis.Redis], Awaitable[Any]]) -> Any:
         if not self.breaker.may_try():
             raise CacheAway("left alone")
         started_at = time.perf_counter()
         try:
-            async with asyncio.timeout(ANSWER_TIMEOUT_S):
+            with Patience(ANSWER_TIMEOUT_S):
                 answer = await exchange(self.client)
         except ResponseError as error:
             if not _is_away(error):
@@ -81,13 +90,15 @@ def _is_away(error: ResponseError) -> bool:
 def open_redis(url: str) -> redis.Redis:
     """A client of the Redis at this address, connected when first used."""
     try:
-        pool = redis.BlockingConnectionPool.from_url(
+        # No timeouts of the client's own, which cost time in each exchange: `Cache` has one for the whole.
+        pool = redis.ConnectionPool.from_url(
             url,
-            max_connections=CONNECTIONS,
-            timeout=ANSWER_TIMEOUT_S,
-            socket_connect_timeout=CONNECT_TIMEOUT_S,
-            socket_timeout=ANSWER_TIMEOUT_S,
+            protocol=2,
+            max_connections=2 * AT_ONCE,
+            socket_timeout=None,
+            socket_connect_timeout=None,
             retry=Retry(NoBackoff(), 0),
+            driver_info=None,
         )
     except ValueError as error:
         raise BadInput("SWATH_REDIS_URL", "not a Redis address", allowed="redis://…, rediss://…, unix://…") from error

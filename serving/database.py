@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import re
 import time
@@ -16,6 +15,7 @@ from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout, TooManyRe
 
 from models.errors import BadInput
 from serving.breaker import Breaker
+from serving.patience import Patience
 from serving.trace import note_time
 
 log = structlog.get_logger(__name__)
@@ -87,8 +87,9 @@ class Database:
         started_at = time.perf_counter()
         lent: Connection | None = None
         try:
-            async with asyncio.timeout(deadline_s), self.pool.connection() as lent:
-                yield lent
+            with Patience(deadline_s):
+                async with self.pool.connection() as lent:
+                    yield lent
         except (TimeoutError, PoolTimeout, PoolClosed, TooManyRequests) as error:
             self._note(error)
             raise DatabaseAway(str(error)) from error

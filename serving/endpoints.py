@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict
@@ -12,6 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from models.principals import READ
 from serving.envelope import Word, dumps
 from serving.gate import Admission, Fetch
+from serving.negotiation import is_known
 from serving.principal import Headers, Principal, ScopeKind
 from serving.resources import Resources
 from serving.trace import Trace
@@ -61,6 +63,10 @@ class Call(Generic[P, Q, B]):
         """What names this request in answers and logs."""
         return self.trace.request_id
 
+    def has(self, etag: str) -> bool:
+        """Whether the caller says that they have what carries this tag."""
+        return is_known(self.headers.get(b"if-none-match"), etag)
+
     @property
     def found(self) -> Any:
         """What the endpoint's `fetch` returned; None where Redis did not answer."""
@@ -82,6 +88,8 @@ class Answer:
     headers: Mapping[str, str] = field(default_factory=dict)
     has_envelope: bool = True
     """False for what is no JSON, or is a document of its own."""
+    errors: Sequence[Mapping[str, Any]] | None = None
+    """What was wrong with some of many, where others succeeded."""
 
     @classmethod
     def of(cls, data: Any, **more: Any) -> Answer:
@@ -91,6 +99,11 @@ class Answer:
     def but(self, **changes: Any) -> Answer:
         """The same answer, changed."""
         return dataclasses.replace(self, **changes)
+
+
+def etag_of(content: bytes) -> str:
+    """A tag that is another one whenever the content is."""
+    return blake2b(content, digest_size=12).hexdigest()
 
 
 Handler = Callable[[Call[Any, Any, Any]], Awaitable[Answer]]

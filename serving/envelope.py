@@ -6,7 +6,7 @@ Finished bytes go in as they are: a read model is never parsed on its way to a r
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import orjson
@@ -22,7 +22,7 @@ def dumps(value: Any) -> bytes:
 
 
 def envelope(
-    word: Word, message: str, *, data: bytes = b"null", errors: Sequence[dict[str, Any]] | None = None
+    word: Word, message: str, *, data: bytes = b"null", errors: Sequence[Mapping[str, Any]] | None = None
 ) -> bytes:
     """Put the envelope around data that is JSON already."""
     tail = b',"errors":null}' if errors is None else b',"errors":' + dumps(list(errors)) + b"}"

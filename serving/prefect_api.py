@@ -18,6 +18,9 @@ REFRESH = "refresh-farm"
 """Name of the flow and of its deployment."""
 
 
+ENDED = frozenset({"COMPLETED", "FAILED", "CRASHED", "CANCELLED"})
+
+
 class PrefectAway(Exception):
     """Prefect does not answer, does not know the deployment, or no address is set."""
 
@@ -67,6 +70,15 @@ class PrefectApi:
         found = await self._ask("POST", f"deployments/{deployment}/create_flow_run", json=body)
         return uuid.UUID(found["id"])
 
+    async def has_ended(self, run_id: uuid.UUID) -> bool:
+        """Whether a run has come to an end, or is not known any more.
+
+        Raises:
+            PrefectAway: it cannot be told.
+        """
+        found = await self._ask("GET", f"flow_runs/{run_id}", none_if_unknown=True)
+        return found is None or (found.get("state") or {}).get("type") in ENDED
+
     async def close(self) -> None:
         """Close the connections."""
         if self._client is not None:
@@ -78,7 +90,7 @@ class PrefectApi:
             self._deployment_id = str(found["id"])
         return self._deployment_id
 
-    async def _ask(self, method: str, path: str, **more: Any) -> Any:
+    async def _ask(self, method: str, path: str, *, none_if_unknown: bool = False, **more: Any) -> Any:
         if self._client is None:
             raise PrefectAway("PREFECT_API_URL is not set")
         if not self.breaker.may_try():
@@ -94,6 +106,8 @@ class PrefectApi:
         self.breaker.succeeded()
         if answer.is_success:
             return answer.json()
+        if answer.status_code == 404 and none_if_unknown:
+            return None
         if answer.status_code == 404:
             self._deployment_id = None  # deployed anew under another id, or not yet
         raise PrefectAway(f"Prefect answers {answer.status_code} to {method} {path.partition('/')[0]}")

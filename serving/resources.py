@@ -9,14 +9,18 @@ from dataclasses import dataclass, field
 from infra.secret_key import load_master_keys
 from infra.settings import Settings
 from models.keys import MasterKeys
+from serving.aftermath import Aftermath
+from serving.asking import Work
 from serving.breaker import Breaker
 from serving.cache import Cache, open_redis
 from serving.counts import Counts
 from serving.credentials import make_doorkeeper
 from serving.database import Database, make_pool
 from serving.gate import Gate
+from serving.geometry import BoundaryChecker
 from serving.minting import Mint, make_mint
 from serving.prefect_api import PrefectApi
+from serving.reading import Reading
 from serving.throttle import make_throttle
 
 
@@ -44,6 +48,10 @@ class Resources:
     counts: Counts
     masters: MasterKeys
     mint: Mint
+    reading: Reading
+    work: Work
+    boundaries: BoundaryChecker
+    aftermath: Aftermath
 
 
 @contextlib.asynccontextmanager
@@ -63,6 +71,10 @@ async def open_resources(settings: Settings, addresses: Addresses) -> AsyncItera
     counts = Counts()
     gate = Gate(cache, database, doorkeeper=doorkeeper, throttle=make_throttle(settings), counts=counts)
     prefect = PrefectApi(addresses.prefect_url, auth=addresses.prefect_auth)
+    work = Work(prefect, cache, database)
+    reading = Reading(cache, database, mask_policy=settings.mask_policy.name, counts=counts)
+    boundaries = BoundaryChecker(min_ha=settings.min_farm_area_ha, max_ha=settings.max_farm_area_ha)
+    aftermath = Aftermath(reading, prefect, cache)
     try:
         await pool.open(wait=False)
         yield Resources(
@@ -74,8 +86,15 @@ async def open_resources(settings: Settings, addresses: Addresses) -> AsyncItera
             counts=counts,
             masters=masters,
             mint=make_mint(settings, masters, cache, database, counts),
+            reading=reading,
+            work=work,
+            boundaries=boundaries,
+            aftermath=aftermath,
         )
     finally:
+        await boundaries.aclose()
+        await aftermath.close()
+        await work.close()
         await prefect.close()
         await pool.close(timeout=2)
         await client.aclose()

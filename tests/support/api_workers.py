@@ -48,11 +48,13 @@ async def worker(
     redis_url: str,
     *,
     endpoints: Sequence[Endpoint] = (*ENDPOINTS, WHO_AM_I, ANYBODY),
+    prefect_url: str | None = None,
     **settings: Any,
 ) -> AsyncIterator[Worker]:
     """Run one worker."""
     chosen = Settings(secret_key=SECRET, **settings)
-    app = create_app(chosen, Addresses(database_url=database_url, redis_url=redis_url), endpoints=endpoints)
+    addresses = Addresses(database_url=database_url, redis_url=redis_url, prefect_url=prefect_url)
+    app = create_app(chosen, addresses, endpoints=endpoints)
     async with app.router.lifespan_context(app) as state:
         assert state is not None
 
