@@ -14,6 +14,7 @@ LOOK_BACK_DAYS = 3 * REPEAT_DAYS
 """How far before a day passes tell whether one is expected on it."""
 
 UNKNOWN_ORBIT = 0
+_ANY_ORBIT = -1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,16 +90,12 @@ def missing_passes(seen: Iterable[SeenPass], first: dt.date, last: dt.date) -> l
     """
     passes = list(seen)
     there = {(each.tile, each.platform, each.day, each.relative_orbit) for each in passes}
+    there |= {(each.tile, each.platform, each.day, _ANY_ORBIT) for each in passes}
     missing = []
     for each in expected_passes(passes, first, last):
         place = (each.tile, each.platform, each.day)
-        is_unknown = each.relative_orbit == UNKNOWN_ORBIT
-        is_there = (
-            any(key[:3] == place for key in there)
-            if is_unknown
-            else not there.isdisjoint({(*place, each.relative_orbit), (*place, UNKNOWN_ORBIT)})
-        )
-        if not is_there:
+        orbits = (_ANY_ORBIT,) if each.relative_orbit == UNKNOWN_ORBIT else (each.relative_orbit, UNKNOWN_ORBIT)
+        if not any((*place, orbit) in there for orbit in orbits):
             missing.append(each)
     return missing
 
