@@ -13,11 +13,12 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from hashlib import blake2b
 from itertools import groupby
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import orjson
 
-from models.reconciling import reconciled_sql
+from models.reconciling import ranked_sql
 from models.weather import Grain
 from models.weather_rows import SHEETS
 
@@ -106,21 +107,25 @@ def bodies(part: Part, rows: Iterable[Sequence[Any]], spans: Sequence[Span]) -> 
         spans: what each body tells; of current weather the newest hour in it.
     """
     for place, some in groupby(rows, key=lambda row: str(row[0])):
-        told = [_told(row) for row in some]
+        told = _told(some)
         for span in spans:
             within = [each for each in told if span.first <= each.at <= span.last]
-            if within:
-                yield span, _body(place, part, within)
+            if not within:
+                continue
+            if part is Part.CURRENT:
+                yield span, _instant(place, Grain.HOURLY, within[-1])
+            else:
+                yield span, _table(place, part.grain, within)
 
 
-def moment(rows: Iterable[Sequence[Any]], at: dt.datetime) -> Iterator[WeatherBody]:
+def moment(rows: Iterable[Sequence[Any]], at: dt.datetime, *, grain: Grain = Grain.HOURLY) -> Iterator[WeatherBody]:
     """Yield for each place the hour that is nearest to `at` among these rows, in the shape of current weather.
 
-    Of two hours that are equally near, the earlier one.
+    Of two hours that are equally near, the earlier one. Of rows of days the nearest day, told by its first instant.
     """
     for place, some in groupby(rows, key=lambda row: str(row[0])):
-        nearest = min(map(_told, some), key=lambda each: (abs(each.at - at), each.at))
-        yield _body(place, Part.CURRENT, [nearest])
+        nearest = min(_told(some), key=lambda each: (abs(each.at - at), each.at))
+        yield _instant(place, grain, nearest)
 
 
 class _Telling(NamedTuple):
@@ -134,77 +139,99 @@ class _Telling(NamedTuple):
 
 
 class _Told(NamedTuple):
-    """One row of one place."""
+    """One hour or day of one place."""
 
     at: dt.datetime
-    values: tuple[float | None, ...]
-    tellings: tuple[_Telling | None, ...]
+    values: Sequence[float | None]
+    tellers: Sequence[_Telling | None]
+    """Who told each value; the same object for the same teller, wherever in the place."""
     latitude: float
     longitude: float
     read_at: dt.datetime
 
 
-_LEADING = ("name", "latitude", "longitude", "read_at", "at", "sources", "kinds", "models", "finals", "told_ats")
+_TIME = 4
+"""Where a row tells its day or hour; place, centre and the database's clock stand before it."""
+_VALUES = _TIME + 1 + len(_Telling._fields)
 
 
-def _told(row: Sequence[Any]) -> _Told:
-    _, latitude, longitude, read_at, at, *tellers = row[: len(_LEADING)]
-    tellings = [
-        _Telling(source, kind, model, is_final, told_at.astimezone(dt.UTC))
-        for source, kind, model, is_final, told_at in zip(*tellers, strict=True)
-    ]
-    values = row[len(_LEADING) :: 2]
-    places = row[len(_LEADING) + 1 :: 2]
-    return _Told(
-        at=at.astimezone(dt.UTC) if isinstance(at, dt.datetime) else dt.datetime.combine(at, dt.time(), dt.UTC),
-        values=tuple(values),
-        tellings=tuple(None if place is None else tellings[place - 1] for place in places),
-        latitude=latitude,
-        longitude=longitude,
-        read_at=read_at,
-    )
+def _told(rows: Iterable[Sequence[Any]]) -> list[_Told]:
+    """The hours or days of one place: of each, rows come best first, and the first that tells a value answers."""
+    known: dict[tuple[Any, ...], _Telling] = {}
+    found = []
+    for at, some in groupby(rows, key=itemgetter(_TIME)):
+        best, *others = some
+        teller = _teller(best, known)
+        values = list(best[_VALUES:])
+        tellers = [None if value is None else teller for value in values]
+        for row in others:
+            teller = _teller(row, known)
+            for place, value in enumerate(row[_VALUES:]):
+                if value is not None and tellers[place] is None:
+                    values[place], tellers[place] = value, teller
+        _, latitude, longitude, read_at = best[:_TIME]
+        found.append(_Told(_as_instant(at), values, tellers, latitude, longitude, read_at))
+    return found
 
 
-def _body(place: str, part: Part, told: Sequence[_Told]) -> WeatherBody:
-    used = told[-1:] if part is Part.CURRENT else told
-    tellings = list(dict.fromkeys(each for row in used for each in row.tellings if each is not None))
-    as_of = max(each.as_of for each in tellings)
-    variables = SHEETS[part.grain].above_ground
+def _teller(row: Sequence[Any], known: dict[tuple[Any, ...], _Telling]) -> _Telling:
+    source, kind, model, is_final, told_at = facts = tuple(row[_TIME + 1 : _VALUES])
+    telling = known.get(facts)
+    if telling is None:
+        telling = known[facts] = _Telling(source, kind, model, is_final, told_at.astimezone(dt.UTC))
+    return telling
+
+
+def _as_instant(at: dt.datetime | dt.date) -> dt.datetime:
+    return at.astimezone(dt.UTC) if isinstance(at, dt.datetime) else dt.datetime.combine(at, dt.time(), dt.UTC)
+
+
+def _instant(place: str, grain: Grain, told: _Told) -> WeatherBody:
+    """One hour or day, each value with who told it."""
+    values = {
+        name: None if teller is None else {"value": value, **teller._asdict()}
+        for name, value, teller in zip(SHEETS[grain].above_ground, told.values, told.tellers, strict=True)
+    }
+    as_of = max(each.as_of for each in told.tellers if each is not None)
+    return _body(place, told, as_of, {"at": told.at, "values": values})
+
+
+def _table(place: str, grain: Grain, told: Sequence[_Told]) -> WeatherBody:
+    """Hours or days in a row, by column, and who told each value by a number in a list of tellings."""
+    numbers: dict[int, int] = {}
+    tellings: list[_Telling] = []
+    told_by = []
+    for row in told:
+        line = []
+        for teller in row.tellers:
+            number = None
+            if teller is not None and (number := numbers.get(id(teller))) is None:
+                number = numbers[id(teller)] = len(tellings)
+                tellings.append(teller)
+            line.append(number)
+        told_by.append(line)
+    variables = SHEETS[grain].above_ground
+    is_daily = grain is Grain.DAILY
+    columns = {
+        "day" if is_daily else "at": [row.at.date() if is_daily else row.at for row in told],
+        "values": dict(zip(variables, zip(*(row.values for row in told), strict=True), strict=True)),
+        "told_by": dict(zip(variables, zip(*told_by, strict=True), strict=True)),
+        "tellings": [each._asdict() for each in tellings],
+    }
+    return _body(place, told[-1], max(each.as_of for each in tellings), columns)
+
+
+def _body(place: str, told: _Told, as_of: dt.datetime, more: dict[str, Any]) -> WeatherBody:
     document = {
         "cells": place.split(SEPARATOR),
-        "latitude": used[0].latitude,
-        "longitude": used[0].longitude,
+        "latitude": told.latitude,
+        "longitude": told.longitude,
         "as_of": as_of,
-        **(_instant(used[0], variables) if part is Part.CURRENT else _columns(part, used, tellings, variables)),
+        **more,
     }
     body = orjson.dumps(document, option=orjson.OPT_UTC_Z)
     revision = blake2b(body, digest_size=12).hexdigest()
-    return WeatherBody(place=place, revision=revision, as_of=as_of, read_at=used[-1].read_at, body=body)
-
-
-def _instant(row: _Told, variables: Sequence[str]) -> dict[str, Any]:
-    told = zip(variables, row.values, row.tellings, strict=True)
-    return {
-        "at": row.at,
-        "values": {
-            name: None if telling is None else {"value": value, **telling._asdict()} for name, value, telling in told
-        },
-    }
-
-
-def _columns(
-    part: Part, rows: Sequence[_Told], tellings: Sequence[_Telling], variables: Sequence[str]
-) -> dict[str, Any]:
-    number = {telling: index for index, telling in enumerate(tellings)} | {None: None}
-    is_daily = part is Part.DAILY
-    columns = list(zip(*(row.values for row in rows), strict=True))
-    told_by = [[number[each] for each in column] for column in zip(*(row.tellings for row in rows), strict=True)]
-    return {
-        "day" if is_daily else "at": [row.at.date() if is_daily else row.at for row in rows],
-        "values": dict(zip(variables, columns, strict=True)),
-        "told_by": dict(zip(variables, told_by, strict=True)),
-        "tellings": [each._asdict() for each in tellings],
-    }
+    return WeatherBody(place=place, revision=revision, as_of=as_of, read_at=told.read_at, body=body)
 
 
 _OF_PLACES = """
@@ -222,15 +249,19 @@ given AS (
 
 
 def _sql(grain: Grain) -> str:
-    values = ", ".join(f"r.{name}, r.{name}_place" for name in SHEETS[grain].above_ground)
-    query = f"""
-WITH {_OF_PLACES}, {reconciled_sql(grain)}
+    # Rows as ranked, not yet made one: thirty sorted aggregates for each hour took ten times as long as all the rest.
+    values = ", ".join(f"r.{name}" for name in SHEETS[grain].above_ground)
+    return for_psycopg(f"""
+WITH {_OF_PLACES}, {ranked_sql(grain)}
 SELECT g.name, m.latitude, m.longitude, statement_timestamp() AS read_at,
-       r.at, r.sources, r.kinds, r.models, r.finals, r.told_ats, {values}
-FROM reconciled AS r JOIN given AS g ON g.site = r.site JOIN centres AS m ON m.site = r.site
-ORDER BY g.site, r.at
-"""  # noqa: S608
-    # Written for SQLAlchemy, used without it: `:name` is `%(name)s` to psycopg.
+       r.at, r.source, r.kind, r.model, r.is_final, r.told_at, {values}
+FROM reconciled_ranked AS r JOIN given AS g ON g.site = r.site JOIN centres AS m ON m.site = r.site
+ORDER BY g.site, r.at, r.place
+""")  # noqa: S608
+
+
+def for_psycopg(query: str) -> str:
+    """A query written for SQLAlchemy, to be used without it: `:name` becomes `%(name)s`."""
     return re.sub(r"(?<![:\w]):([a-z_]+)", r"%(\1)s", query)
 
 
