@@ -20,6 +20,7 @@ from prefect.client.schemas.objects import State
 from prefect.exceptions import ObjectNotFound, PrefectException
 from prefect.states import Completed, Failed
 
+from flows.reconcile import at_work
 from infra.settings import Settings, load_settings
 from infra.stores import Stores, open_stores
 from infra.telemetry import set_up_logs
@@ -44,7 +45,7 @@ def maintenance() -> State[Any]:
     now = dt.datetime.now(dt.UTC)
     done: list[str] = []
     problems: list[str] = []
-    with open_stores(settings) as stores:
+    with open_stores(settings) as stores, at_work(stores.engine):
         done += _keep_database(stores, settings, now=now)
         try:
             with stores.engine.connect() as connection:

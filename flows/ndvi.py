@@ -20,13 +20,11 @@ from prefect.client.schemas.objects import State
 from prefect.events import emit_event
 from prefect.exceptions import PrefectException
 from prefect.futures import PrefectFuture, as_completed
-from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.utilities.annotations import quote
 
-from flows.reconcile import reconcile_runs
-from infra.leases import run_lease
+from flows.reconcile import at_work
 from infra.settings import load_settings
 from infra.telemetry import set_up_logs
 from models.domain import Farm, SceneWork
@@ -175,7 +173,7 @@ def _run(
     if not structlog.is_configured():
         set_up_logs(settings.log_level, as_json=settings.log_json)
     options = {"is_again": again, "is_for_some": farms is not None, "is_asked_for": is_asked_for}
-    with open_bench(settings, **options) as bench, _at_work(bench):
+    with open_bench(settings, **options) as bench, at_work(bench.stores.engine) as bench.run_id:
         if not is_asked_for:
             start = first_day_to_ask(bench, start, now=dt.datetime.now(dt.UTC))
         summary = _observe_days(bench, start, end, wanted=_farms(bench, farms))
@@ -195,16 +193,6 @@ def _tell_of_gaps(told: Sequence[Gap]) -> None:
         resource={"prefect.resource.id": "swath.catalogs", "prefect.resource.name": "Sentinel-2 catalogs"},
         payload={"missing": len(told), "passes": passes[:ARTIFACT_ROWS]},
     )
-
-
-@contextlib.contextmanager
-def _at_work(bench: Bench) -> Iterator[None]:
-    """Be known to be at work, and have the runs that died before us known to be dead."""
-    flow_run_id, name = flow_run.id, flow_run.flow_name
-    known_as = uuid.UUID(flow_run_id) if flow_run_id else None
-    with run_lease(bench.stores.engine, kind=name or "ndvi", flow_run_id=known_as) as bench.run_id:
-        reconcile_runs(bench.stores.engine)
-        yield
 
 
 def _farms(bench: Bench, external_ids: Sequence[uuid.UUID] | None) -> list[Farm]:

@@ -6,7 +6,9 @@ Prefect's own heartbeats and automation miss some of them. Ours is found out fro
 
 from __future__ import annotations
 
+import contextlib
 import uuid
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -16,10 +18,11 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, TaskR
 from prefect.client.schemas.filters import TaskRunFilterStateType as StateTypes
 from prefect.client.schemas.objects import State, StateType
 from prefect.exceptions import ObjectNotFound, PrefectException
+from prefect.runtime import flow_run
 from prefect.states import Crashed
 from sqlalchemy import Engine
 
-from infra.leases import is_dead
+from infra.leases import is_dead, run_lease
 from models.runs import Run, end_run, unended_runs
 
 log = structlog.get_logger(__name__)
@@ -27,6 +30,19 @@ log = structlog.get_logger(__name__)
 TASKS_AT_ONCE = 200
 MAX_TASKS = 20_000
 """Of one flow run; a run has as many open as it works at, so this is never reached."""
+
+
+@contextlib.contextmanager
+def at_work(engine: Engine) -> Iterator[uuid.UUID]:
+    """Have the flow run of this process be known to live for the time of the block, and give its id in our ledger.
+
+    First of all, runs that died before it are told to have crashed, so that whatever runs next cleans up.
+    """
+    flow_run_id = flow_run.id
+    known_as = uuid.UUID(flow_run_id) if flow_run_id else None
+    with run_lease(engine, kind=flow_run.flow_name or "by hand", flow_run_id=known_as) as run_id:
+        reconcile_runs(engine)
+        yield run_id
 
 
 def reconcile_runs(engine: Engine) -> list[Run]:

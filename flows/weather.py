@@ -23,6 +23,7 @@ from prefect.states import Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.utilities.annotations import quote
 
+from flows.reconcile import at_work
 from infra.settings import load_settings
 from infra.telemetry import set_up_logs
 from models.errors import BadInput
@@ -118,7 +119,7 @@ def daily_weather(lookback_days: int | None = None) -> State[Any]:
     if not 0 <= back <= MAX_LOOKBACK_DAYS:
         raise BadInput("lookback_days", f"{back} is out of range", allowed=f"0 to {MAX_LOOKBACK_DAYS}")
     _set_up_logs()
-    with open_weather_bench(settings) as bench:
+    with open_weather_bench(settings) as bench, at_work(bench.stores.engine):
         today = bench.now().date()
         assign_missing_cells(bench)
         run = _Run(bench)
@@ -145,7 +146,7 @@ def backfill_weather(start: dt.date, end: dt.date, farms: list[uuid.UUID] | None
         raise BadInput("start", f"{start} is too early", allowed=f"from {FIRST_DAY} on")
     settings = load_settings()
     _set_up_logs()
-    with open_weather_bench(settings, is_live=False) as bench:
+    with open_weather_bench(settings, is_live=False) as bench, at_work(bench.stores.engine):
         span = DaySpan(start, min(end, bench.now().date()))
         if span.last < start:
             raise BadInput("start", f"{start} is ahead", allowed=f"to {span.last}; forecasts come with the daily run")
