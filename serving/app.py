@@ -16,14 +16,20 @@ from starlette.types import Receive, Scope, Send
 from infra.settings import Settings, load_settings
 from infra.telemetry import set_up_logs
 from models.errors import BadInput
-from serving import farms, health, integrations, ndvi
+from serving import changes, farms, health, integrations, ndvi
 from serving.answering import Path
 from serving.endpoints import Endpoint
 from serving.faults import ApiError
 from serving.frame import Frame
 from serving.resources import Addresses, Resources, open_resources
 
-ENDPOINTS: tuple[Endpoint, ...] = (*farms.ENDPOINTS, *ndvi.ENDPOINTS, *integrations.ENDPOINTS, *health.ENDPOINTS)
+ENDPOINTS: tuple[Endpoint, ...] = (
+    *farms.ENDPOINTS,
+    *ndvi.ENDPOINTS,
+    *changes.ENDPOINTS,
+    *integrations.ENDPOINTS,
+    *health.ENDPOINTS,
+)
 """All of them. Routes are tried in this order, so those with fixed words come before those with a variable."""
 
 

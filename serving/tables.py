@@ -28,10 +28,10 @@ def _cell(value: Any) -> Any:
     return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
 
 
-def next_link(raw_path: str, cursor: str | None) -> dict[str, str]:
+def next_link(raw_path: str, cursor: str | None, *, name: str = "cursor") -> dict[str, str]:
     """The `Link` header to the next page of a list, for readers of what has no place for a cursor."""
     if cursor is None:
         return {}
     path, _, query = raw_path.partition("?")
-    kept = [(name, value) for name, value in parse_qsl(query, keep_blank_values=True) if name != "cursor"]
-    return {"link": f'<{path}?{urlencode([*kept, ("cursor", cursor)])}>; rel="next"'}
+    kept = [(each, value) for each, value in parse_qsl(query, keep_blank_values=True) if each != name]
+    return {"link": f'<{path}?{urlencode([*kept, (name, cursor)])}>; rel="next"'}
