@@ -18,8 +18,9 @@ from models.farms import upsert_farms
 from models.weather import Source
 from models.weather_cells import cells_of_active_farms
 from models.weather_missing import DaySpan
+from tasks.weather.places import middle_of
 from tasks.weather_bench import WeatherBench, key_prefix, open_meteo_hosts
-from tasks.weather_due import assign_missing_cells, due_of_days, due_today, middle_of
+from tasks.weather_due import assign_missing_cells, due_of_days, due_today
 from tasks.weather_steps import BatchReport, fetch_and_save
 from tests.support.district import ARCHIVE, FORECAST, POWER, asked, both_services, but
 from tests.support.facts import engine_for
