@@ -105,6 +105,15 @@ GROUP BY f.id
 """
 """The cells of farms, active or not; `place_name` makes a name of them."""
 
+PLACE_OF_FARM = """
+SELECT f.client_id, f.west, f.south, f.east, f.north,
+    array_agg(c.key ORDER BY c.key) FILTER (WHERE c.key IS NOT NULL) AS cells
+FROM farms AS f LEFT JOIN farm_cells AS k ON k.farm_id = f.id LEFT JOIN weather_cells AS c ON c.id = k.cell_id
+WHERE f.external_farm_id = %(farm)s
+GROUP BY f.id
+"""
+"""Whose a farm is, its box, and its cells; null as long as it has been given none."""
+
 CELLS_WITH_WEATHER = """
 SELECT c.key FROM weather_cells AS c
 WHERE c.key = ANY(CAST(%(cells)s AS text[]))

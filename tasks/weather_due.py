@@ -20,6 +20,7 @@ from models.weather_missing import LATENESS, DaySpan, cells_without_forecast, mi
 from tasks.weather.cells import nasa_power_cell, open_meteo_cell
 from tasks.weather.nasa_power_requests import FIRST_DAY, PowerRequest
 from tasks.weather.open_meteo_requests import FORECAST_DAYS, MAX_WEIGHT, Endpoint, Request, requests_for
+from tasks.weather.places import middle_of
 from tasks.weather_bench import WeatherBench, key_prefix
 
 log = structlog.get_logger(__name__)
@@ -96,14 +97,6 @@ def _cell_of(farm: Farm, source: Source, *, step_degrees: float) -> CellOfFarm:
     else:
         cell = nasa_power_cell(longitude, latitude)
     return CellOfFarm(farm_id=farm.id, boundary_version=farm.boundary_version, cell=cell)
-
-
-def middle_of(bbox: tuple[float, float, float, float]) -> tuple[float, float]:
-    """Longitude and latitude of the middle of a box, west above east where it crosses the antimeridian."""
-    west, south, east, north = bbox
-    half = ((east - west) % 360 if west > east else east - west) / 2
-    longitude = west + half
-    return longitude - 360 if longitude > 180 else longitude, (south + north) / 2
 
 
 def due_today(bench: WeatherBench, *, lookback_days: int) -> list[WeatherWork]:

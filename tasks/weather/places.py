@@ -34,6 +34,29 @@ def place_of(cell: Cell, longitude: float, latitude: float) -> str:
     return place_name([cell.key, nasa_power_cell(longitude, latitude).key])
 
 
+def places_near(longitude: float, latitude: float, *, step_degrees: float = OPEN_METEO_STEP_DEGREES) -> tuple[str, ...]:
+    """The names of places whose weather a point may be told, its own first; with the cells of `cells_near`.
+
+    Raises:
+        BadInput: as `cells_near`.
+    """
+    of_power = nasa_power_cell(longitude, latitude).key
+    return tuple(
+        place_name([cell.key, of_power]) for cell in cells_near(longitude, latitude, step_degrees=step_degrees)
+    )
+
+
+def middle_of(bbox: tuple[float, float, float, float]) -> tuple[float, float]:
+    """Longitude and latitude of the middle of a box, west above east where it crosses the antimeridian.
+
+    A farm's weather is that of the place in which this point lies.
+    """
+    west, south, east, north = bbox
+    half = ((east - west) % 360 if west > east else east - west) / 2
+    longitude = west + half
+    return longitude - 360 if longitude > 180 else longitude, (south + north) / 2
+
+
 def cells_near(
     longitude: float, latitude: float, *, step_degrees: float = OPEN_METEO_STEP_DEGREES, rings: int = RINGS
 ) -> tuple[Cell, ...]:
