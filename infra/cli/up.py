@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import os
 import shlex
@@ -68,8 +69,9 @@ def _say(name: str, line: str) -> None:
     shown = f"{name:<{_NAME_WIDTH}}"
     if sys.stderr.isatty() and "NO_COLOR" not in os.environ:
         shown = f"\x1b[{_COLOURS.get(name, 0)}m{shown}\x1b[0m"
-    sys.stderr.write(f"{now} {shown} | {redact(line)}\n")
-    sys.stderr.flush()
+    with contextlib.suppress(OSError):  # nobody reads it any more, and all goes on
+        sys.stderr.write(f"{now} {shown} | {redact(line)}\n")
+        sys.stderr.flush()
 
 
 def _print(console: Console, settings: Settings, ready: Ready) -> None:

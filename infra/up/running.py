@@ -71,8 +71,10 @@ def up(settings: Settings, *, api_port: int, ui_port: int, say: Say, tell: Calla
         ServerTrouble: a part does not start; all others are stopped again.
     """
     begun = time.monotonic()
+    # Parts have working folders of their own, so they must not be told a relative one.
+    settings = settings.model_copy(update={"home": Path(os.path.realpath(settings.home.expanduser()))})
     with only_one(settings.home) as note:
-        mark = hashlib.sha256(os.fsencode(settings.home.resolve())).hexdigest()[:12]
+        mark = hashlib.sha256(os.fsencode(settings.home)).hexdigest()[:12]
         if leftovers := end_leftovers(mark, timeout_s=LEFTOVERS_TIMEOUT_S):
             say(OWN, f"ended {leftovers} processes of an earlier `swath up` that was killed")
         api_port = _free_port(settings.serve_host, api_port)
