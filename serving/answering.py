@@ -16,7 +16,7 @@ from serving.database import DatabaseAway
 from serving.endpoints import JSON, Answer, Call, Endpoint
 from serving.envelope import envelope
 from serving.faults import ApiError, FieldError, Place, from_bad_input, from_validation, unavailable
-from serving.gate import Admission
+from serving.gate import Admission, Fetch
 from serving.negotiation import is_known, preferred, takes_gzip
 from serving.principal import ANYBODY, UNAUTHENTICATED, Headers, Principal
 from serving.resources import Resources
@@ -70,16 +70,19 @@ class _Way:
         """Let the caller in, check what was sent, have it handled, and give status, headers and bytes."""
         resources: Resources = scope["state"]["resources"]
         headers: Headers = dict(scope["headers"])
+        path, query, wrong = None, None, None
         try:
-            path, wrong_path = _checked(self._path, scope["path_params"], "path"), None
+            path = _checked(self._path, scope["path_params"], "path")
+            query = _checked(self._query, read_query(scope["query_string"]), "query")
         except ApiError as error:
-            path, wrong_path = None, error  # told only to callers who are let in
+            wrong = error  # told only to callers who are let in
+        fetch = None if wrong else self._fetch(path, query, resources)
         address = scope["client"][0] if scope.get("client") else "local"
-        admission = await self._admitted(resources, headers, None if wrong_path else path, address)
+        admission = await self._admitted(resources, headers, fetch, address)
         trace.client = admission.principal.name
         self._check_scope(admission.principal, is_anonymous=admission.principal is ANYBODY)
-        if wrong_path is not None:
-            raise wrong_path
+        if wrong is not None:
+            raise wrong
         media_type = preferred(headers.get(b"accept"), self._endpoint.media_types)
         if media_type is None:
             offered = ", ".join(self._endpoint.media_types)
@@ -87,7 +90,6 @@ class _Way:
                 406, f"this comes as {offered}", [FieldError("header.accept", "asks for none of these", offered)]
             )
         raw, body = await self._read(receive, headers)
-        query = _checked(self._query, read_query(scope["query_string"]), "query")
         call = Call(
             resources=resources,
             principal=admission.principal,
@@ -110,11 +112,16 @@ class _Way:
             raise unavailable("what is stored") from error
         return await _finished(answer, call, len(self._endpoint.media_types) > 1)
 
-    async def _admitted(self, resources: Resources, headers: Headers, path: Any, address: str) -> Admission:
+    def _fetch(self, path: Any, query: Any, resources: Resources) -> Fetch | None:
+        endpoint = self._endpoint
+        if endpoint.query_fetch is not None:
+            return endpoint.query_fetch(path, query, resources.settings)
+        return endpoint.fetch(path) if endpoint.fetch is not None else None
+
+    async def _admitted(self, resources: Resources, headers: Headers, fetch: Fetch | None, address: str) -> Admission:
         endpoint = self._endpoint
         if not endpoint.is_throttled:
             return FREE
-        fetch = endpoint.fetch(path) if endpoint.fetch is not None and path is not None else None
         try:
             presented = resources.gate.doorkeeper.presented(headers) if endpoint.scope is not None else None
             return await resources.gate.admit(presented, kind=endpoint.throttle, address=address, fetch=fetch)

@@ -10,6 +10,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
+from infra.settings import Settings
 from models.principals import READ
 from serving.envelope import Word, dumps
 from serving.gate import Admission, Fetch
@@ -136,5 +137,7 @@ class Endpoint:
     """Largest body."""
     fetch: Callable[[Any], Fetch] | None = None
     """What is wanted from Redis, by the checked path: it comes together with the caller's record."""
+    query_fetch: Callable[[Any, Any, Settings], Fetch | None] | None = None
+    """The same by path, query and settings, where the path alone does not say it."""
     has_raw_body: bool = False
     """The body is signed: it is read, and checked by the handler."""
