@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -50,8 +51,15 @@ def serve(
         count = workers or settings.serve_workers
         typer.echo(f"swath serves {_address(listener)} with {count} worker{'s' if count > 1 else ''}; Ctrl-C stops it")
         sys.stdout.flush()
-        with Workers(listener, count=count, environment=_environment(settings, stores)) as crew:
+        environment = _environment(settings, stores)
+        # Being told to stop is how a server ends, and no failure.
+        with Workers(listener, count=count, environment=environment) as crew, _ended_by_being_told():
             crew.keep()
+    typer.echo("swath has stopped serving")
+
+
+def _ended_by_being_told() -> contextlib.suppress:
+    return contextlib.suppress(KeyboardInterrupt, SystemExit)
 
 
 def _listener(host: str, port: int) -> socket.socket:
