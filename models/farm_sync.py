@@ -20,8 +20,8 @@ from models.domain import FarmDraft
 from models.errors import BadInput
 from models.revision import TAKE_LOCK
 
-COMPARED_AT_ONCE = 1_000
-"""Pairs of boundaries that are held in memory while they are compared."""
+COMPARED_AT_ONCE = 250
+"""Pairs of boundaries that are compared, and held in memory, before others have a turn."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,7 +201,7 @@ def _comparing() -> Steps:
 
 _STAGED = """
 CREATE TEMPORARY TABLE staged_farms (
-    place integer GENERATED ALWAYS AS IDENTITY,
+    place integer GENERATED ALWAYS AS IDENTITY UNIQUE,
     external_farm_id uuid PRIMARY KEY,
     external_user_id text,
     name text NOT NULL,

@@ -24,6 +24,9 @@ PUBLISHED_AT_ONCE = 200
 AGAIN_S = 1.0
 """Between two tries to publish what Redis did not take."""
 
+ASKED_S = 86_400
+"""How long it is remembered that a first look was asked for."""
+
 LAST_CHANCE_S = 1.0
 """For what is going on when the worker stops."""
 
@@ -79,18 +82,22 @@ class Aftermath:
                 self._late.difference_update(farms)
 
     async def _look(self, new: Sequence[Synced]) -> None:
-        """Ask for one run over all these farms, so that their readers need not ask for one each."""
-        first_looks = {f"first-look-{each.external_farm_id}-{each.boundary_version}": each for each in new}
+        """Ask for one run over all these farms, and mark them, so that their readers need not ask for one each."""
+        first_looks = [f"first-look-{each.external_farm_id}-{each.boundary_version}" for each in new]
         marks = [f"swath:v1:asked:{key}" for key in first_looks]
         key = "first-looks-" + hashlib.sha256(" ".join(sorted(first_looks)).encode()).hexdigest()[:32]
+        await self._note(_MARK, marks)
         try:
             run_id = await self._prefect.refresh([each.external_farm_id for each in new], idempotency_key=key)
         except PrefectAway as error:
             log.warning("first looks not asked for; their readers will", farms=len(new), error=str(error))
+            await self._note(_UNMARK, marks)
             return
         log.info("first looks asked for", farms=len(new), run_id=str(run_id))
+
+    async def _note(self, script: str, marks: Sequence[str]) -> None:
         try:
-            await self._cache.ask(lambda redis: redis.eval(_MARK, len(marks), *marks, ASKED_S))
+            await self._cache.ask(lambda redis: redis.eval(script, len(marks), *marks, ASKED_S))
         except CacheAway as error:
             log.debug("first looks not marked", error=str(error))
 
@@ -101,6 +108,6 @@ class Aftermath:
         return task
 
 
-ASKED_S = 86_400
-
+# The marks are those that `asking.Work` looks at before it asks for a farm by itself.
 _MARK = "for _, key in ipairs(KEYS) do redis.call('SET', key, '1', 'EX', ARGV[1]) end"
+_UNMARK = "for _, key in ipairs(KEYS) do redis.call('DEL', key) end"

@@ -327,3 +327,32 @@ class TestExport:
     def test_a_folder_that_is_not_there_is_named(self, tmp_path: Path) -> None:
         with pytest.raises(BadInput, match=r"nosuch/out\.geojson cannot be written: No such file or directory"):
             write_farms(tmp_path / "nosuch" / "out.geojson", [])
+
+
+class TestClientsFarms:
+    @pytest.fixture
+    def clients(self, engine: Engine) -> tuple[int, int]:
+        with engine.begin() as connection:
+            made = connection.execute(
+                text("INSERT INTO clients (name, scopes) VALUES ('a', '{}'), ('b', '{}') RETURNING id")
+            )
+            one, two = made.scalars()
+        return one, two
+
+    def test_farms_of_nobody_become_the_clients_and_stay_so(self, engine: Engine, clients: tuple[int, int]) -> None:
+        store(engine, draft(1))
+        with engine.begin() as connection:
+            given = upsert_farms(connection, [draft(1), draft(2)], client_id=clients[0])
+        assert numbers(given) == (1, 1, 0, 0)
+        assert numbers(store(engine, draft(1), draft(2))) == (0, 0, 2, 0)
+        assert rows(engine, "SELECT client_id FROM farms ORDER BY id") == [(clients[0],), (clients[0],)]
+
+    def test_farms_of_another_client_are_not_taken_and_nothing_is_stored(
+        self, engine: Engine, clients: tuple[int, int]
+    ) -> None:
+        with engine.begin() as connection:
+            upsert_farms(connection, [draft(1)], client_id=clients[0])
+        before = everything(engine)
+        with pytest.raises(BadInput, match="belong to another one: 00000000"), engine.begin() as connection:
+            upsert_farms(connection, [draft(1, name="New"), draft(2)], client_id=clients[1])
+        assert everything(engine) == before
