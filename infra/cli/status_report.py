@@ -34,7 +34,6 @@ from models.quota import QuotaLimits, Span
 from models.runs import Run, recent_runs
 from models.searches import CatalogSearch, catalog_searches
 from models.status import WorkStatus, work_status
-from tasks.bench import catalogs_of
 
 RUNS_TOLD = 8
 REASONS_TOLD = 20
@@ -109,6 +108,8 @@ class Report:
 
 def gather(stores: Stores, settings: Settings, *, now: dt.datetime) -> Report:
     """Ask everything how it stands; what does not answer is said to be away."""
+    from tasks.bench import catalogs_of  # brings the raster stack, which no other command needs to start
+
     with stores.engine.connect() as connection:
         found = concerns(connection, now=now, gap_days=settings.gap_days)
         searches = catalog_searches(connection)

@@ -41,10 +41,11 @@ def test_prefects_server_is_pinned_with_a_fastapi_that_it_works_with() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["models.domain", "models.errors", "models.farms", "models.observations", "models.readmodel"]
+    "module",
+    ["infra.cli", "models.domain", "models.errors", "models.farms", "models.observations", "models.readmodel"],
 )
 def test_facts_are_loaded_without_the_raster_stack(module: str) -> None:
-    """Whoever only reads, as the API will, starts fast and small."""
+    """Whoever only reads starts fast and small, and so does every command that needs no imagery."""
     program = (
         f"import sys, {module}; "
         "heavy = {'numpy', 'dask', 'rasterio', 'prefect', 'pandas', 'shapely', 'xarray'} & set(sys.modules); "
