@@ -100,6 +100,15 @@ def _sql(grain: Grain) -> str:
     values = ", ".join(f"r.{name}" for name in sheet.above_ground)
     # A reading of the soil alone tells nothing here.
     of_cell = f"FROM {sheet.table} AS r WHERE r.cell_id = t.id AND num_nonnulls({values}) > 0 AND r.{sheet.time}"
+
+    def any_of(which: str, *, of: str = "tried") -> str:
+        """Cells and times of which anything is told; each is looked at once, however many points ask."""
+        return (
+            f"SELECT t.id, t.first, t.last FROM (SELECT DISTINCT id, first, last FROM {of} WHERE {which}) AS t "
+            f"CROSS JOIN LATERAL (SELECT {of_cell} BETWEEN t.first AND t.last ORDER BY r.{sheet.time} DESC LIMIT 1) "
+            "AS anything"
+        )  # noqa: S608
+
     # Each LIMIT 1 walks the primary key from where it begins and stops at the first row.
     return for_psycopg(f"""
 WITH given AS (
@@ -110,12 +119,17 @@ WITH given AS (
     SELECT t.site, t.rank, c.id, c.source, c.latitude, c.longitude, g.target, g.first, g.last
     FROM unnest(CAST(:sites AS integer[]), CAST(:ranks AS integer[]), CAST(:cells AS text[])) AS t(site, rank, key)
     JOIN weather_cells AS c ON c.key = t.key JOIN given AS g ON g.site = t.site
-), telling AS (
-    SELECT t.id, t.first, t.last FROM (SELECT DISTINCT id, first, last FROM tried) AS t
-    CROSS JOIN LATERAL (SELECT {of_cell} BETWEEN t.first AND t.last ORDER BY r.{sheet.time} DESC LIMIT 1) AS any_of_it
+), own AS (
+    SELECT DISTINCT t.site
+    FROM tried AS t JOIN ({any_of("rank = 0")}) AS k ON (k.id, k.first, k.last) = (t.id, t.first, t.last)
+    WHERE t.rank = 0
+), near AS (
+    SELECT t.* FROM tried AS t WHERE NOT EXISTS (SELECT FROM own AS o WHERE o.site = t.site)
 ), chosen AS (
-    SELECT t.site, min(t.rank) AS rank
-    FROM tried AS t JOIN telling AS k ON (k.id, k.first, k.last) = (t.id, t.first, t.last)
+    SELECT site, 0 AS rank FROM own
+    UNION ALL
+    SELECT t.site, min(t.rank)
+    FROM near AS t JOIN ({any_of("true", of="near")}) AS k ON (k.id, k.first, k.last) = (t.id, t.first, t.last)
     GROUP BY t.site
 ), of_sites AS (
     SELECT t.* FROM chosen AS h JOIN tried AS t

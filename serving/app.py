@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 from infra.settings import Settings, load_settings
 from infra.telemetry import set_up_logs
 from models.errors import BadInput
-from serving import changes, farms, health, integrations, ndvi
+from serving import changes, farms, health, integrations, ndvi, weather
 from serving.answering import Path
 from serving.endpoints import Endpoint
 from serving.faults import ApiError
@@ -26,6 +26,7 @@ from serving.resources import Addresses, Resources, open_resources
 ENDPOINTS: tuple[Endpoint, ...] = (
     *farms.ENDPOINTS,
     *ndvi.ENDPOINTS,
+    *weather.ENDPOINTS,
     *changes.ENDPOINTS,
     *integrations.ENDPOINTS,
     *health.ENDPOINTS,

@@ -22,6 +22,8 @@ from serving.minting import Mint, make_mint
 from serving.prefect_api import PrefectApi
 from serving.reading import Reading
 from serving.throttle import make_throttle
+from serving.weather_points import PointReading
+from serving.weather_reading import WeatherReading
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +54,8 @@ class Resources:
     work: Work
     boundaries: BoundaryChecker
     aftermath: Aftermath
+    weather: WeatherReading
+    points: PointReading
 
 
 @contextlib.asynccontextmanager
@@ -75,6 +79,8 @@ async def open_resources(settings: Settings, addresses: Addresses) -> AsyncItera
     reading = Reading(cache, database, mask_policy=settings.mask_policy.name, counts=counts)
     boundaries = BoundaryChecker(min_ha=settings.min_farm_area_ha, max_ha=settings.max_farm_area_ha)
     aftermath = Aftermath(reading, prefect, cache)
+    weather = WeatherReading(cache, database, reading, counts=counts, step_degrees=settings.open_meteo_cell_degrees)
+    points = PointReading(cache, weather, counts=counts, step_degrees=settings.open_meteo_cell_degrees)
     try:
         await pool.open(wait=False)
         yield Resources(
@@ -90,6 +96,8 @@ async def open_resources(settings: Settings, addresses: Addresses) -> AsyncItera
             work=work,
             boundaries=boundaries,
             aftermath=aftermath,
+            weather=weather,
+            points=points,
         )
     finally:
         await boundaries.aclose()
