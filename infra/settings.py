@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 from zoneinfo import available_timezones
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
@@ -245,6 +245,24 @@ class Settings(BaseSettings):
         default="127.0.0.1",
         description="Addresses of proxies whose `X-Forwarded-For` and `-Proto` are believed, separated by commas.",
     )
+    metrics: Literal["listener", "app", "off"] = Field(
+        default="listener",
+        description="Where `/metrics` is told: `listener`, on a port of its own; `app`, beside the API, which needs "
+        "`SWATH_METRICS_TOKEN`; or `off`.",
+    )
+    metrics_host: str = Field(default="127.0.0.1", description="Address of the metrics listener.")
+    metrics_port: int = Field(
+        default=9464,
+        ge=0,
+        le=65535,
+        description="Port of the metrics listener; 0, or where it is left at its default and somebody has it, takes a "
+        "free one.",
+    )
+    metrics_token: SecretStr | None = Field(
+        default=None,
+        min_length=16,
+        description="What Prometheus must present as `Authorization: Bearer`. Unset: nothing.",
+    )
     cors_origins: Annotated[tuple[str, ...] | None, NoDecode] = Field(
         default=None, description="Origins whose web pages may call the API, separated by commas. Unset: none."
     )
@@ -299,6 +317,14 @@ class Settings(BaseSettings):
             raise ValueError("SWATH_TOKEN_MARGIN_S must be at most half of SWATH_TOKEN_TTL_S")
         if self.jwt_keys_file is not None and self.jwt_issuer is None:
             raise ValueError("SWATH_JWT_ISSUER is needed with SWATH_JWT_KEYS_FILE")
+        return self
+
+    @model_validator(mode="after")
+    def _metrics_are_not_for_everybody(self) -> Settings:
+        if self.metrics == "app" and self.metrics_token is None:
+            raise ValueError(
+                "SWATH_METRICS_TOKEN is needed with SWATH_METRICS=app: else all who reach the API read them"
+            )
         return self
 
     @property

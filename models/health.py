@@ -154,6 +154,14 @@ FROM (SELECT *, coalesce(run_id IN ({LIVING}), false) AS is_living FROM work WHE
 """  # noqa: S608
 
 
+def newest_observation_at(connection: Connection) -> dt.datetime | None:
+    """Return when the newest pass was that gave some farm a value; None when there is none."""
+    found: dt.datetime | None = connection.execute(
+        text("SELECT max(acquired_at) FROM work WHERE observed > 0")
+    ).scalar()
+    return found
+
+
 def reasons(connection: Connection, *, limit: int) -> list[Reason]:
     """Return why scenes failed that are not done since, the most frequent reason first."""
     return [Reason(**row) for row in connection.execute(text(_REASONS), {"limit": limit}).mappings()]

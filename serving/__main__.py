@@ -1,4 +1,6 @@
-"""One worker, on a socket that it is given: `python -m serving FILE_DESCRIPTOR`.
+"""One worker, on a socket that it is given: `python -m serving FILE_DESCRIPTOR [SHEETS WORKER]`.
+
+SHEETS is a file descriptor too: of the memory in which all workers count, this one as number WORKER.
 
 Not uvicorn's own workers: these load the program that started them once more, and with it the raster stack.
 """
@@ -16,6 +18,7 @@ import uvicorn
 from infra.settings import load_settings
 from models.errors import BadInput
 from serving.app import app_from_environment
+from serving.sheets import Sheets
 
 GRACE_S = 8
 """How long requests at hand may take after a signal."""
@@ -26,8 +29,9 @@ HEADER_BYTES = 32_768
 def main() -> None:
     """Serve until SIGTERM, or until whoever started this is gone."""
     listener = socket.socket(fileno=int(sys.argv[1]))
+    sheets, worker = (Sheets.given(int(sys.argv[2])), int(sys.argv[3])) if len(sys.argv) > 2 else (None, 0)
     try:
-        app = app_from_environment()
+        app = app_from_environment(sheets, worker=worker)
     except BadInput as error:
         sys.exit(f"swath: {error}")
     config = uvicorn.Config(

@@ -16,12 +16,14 @@ from starlette.types import Receive, Scope, Send
 from infra.settings import Settings, load_settings
 from infra.telemetry import set_up_logs
 from models.errors import BadInput
-from serving import changes, farms, health, integrations, ndvi, weather
+from serving import changes, farms, health, integrations, metrics, ndvi, weather
 from serving.answering import Path
+from serving.counts import Counts, Layout
 from serving.endpoints import Endpoint
 from serving.faults import ApiError
 from serving.frame import Frame
 from serving.resources import Addresses, Resources, open_resources
+from serving.sheets import Sheets
 
 ENDPOINTS: tuple[Endpoint, ...] = (
     *farms.ENDPOINTS,
@@ -34,12 +36,29 @@ ENDPOINTS: tuple[Endpoint, ...] = (
 """All of them. Routes are tried in this order, so those with fixed words come before those with a variable."""
 
 
-def create_app(settings: Settings, addresses: Addresses, *, endpoints: Sequence[Endpoint] = ENDPOINTS) -> Starlette:
-    """Make the app; its connections are opened when it starts, and no server needs to be there yet."""
+def create_app(
+    settings: Settings,
+    addresses: Addresses,
+    *,
+    endpoints: Sequence[Endpoint] = ENDPOINTS,
+    sheets: Sheets | None = None,
+    worker: int = 0,
+) -> Starlette:
+    """Make the app; its connections are opened when it starts, and no server needs to be there yet.
+
+    Args:
+        settings: of this process.
+        addresses: where the servers are.
+        endpoints: what it has.
+        sheets: where all workers count; None: this one counts for itself.
+        worker: whose sheet is this one's.
+    """
+    endpoints = with_metrics(settings, endpoints)
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[Mapping[str, Resources]]:
-        async with open_resources(settings, addresses) as resources:
+        counts = Counts(layout_of(endpoints), sheets, worker=worker)
+        async with open_resources(settings, addresses, counts) as resources:
             yield {"resources": resources}
 
     middleware = [Middleware(Frame)]
@@ -71,7 +90,17 @@ def _routes(endpoints: Sequence[Endpoint]) -> list[Route]:
     return [Route(path, Path(list(group)), name=path) for path, group in by_path]
 
 
-def app_from_environment() -> Starlette:
+def with_metrics(settings: Settings, endpoints: Sequence[Endpoint] = ENDPOINTS) -> tuple[Endpoint, ...]:
+    """The endpoints, and the metrics page where it is to be part of the app."""
+    return (*endpoints, metrics.ENDPOINT) if settings.metrics == "app" else tuple(endpoints)
+
+
+def layout_of(endpoints: Sequence[Endpoint]) -> Layout:
+    """Where the workers of an app with these endpoints count."""
+    return Layout((each.path, each.method) for each in endpoints)
+
+
+def app_from_environment(sheets: Sheets | None = None, *, worker: int = 0) -> Starlette:
     """Make the app of a worker whose stores are named by the environment.
 
     Raises:
@@ -79,7 +108,7 @@ def app_from_environment() -> Starlette:
     """
     settings = load_settings()
     set_up_logs(settings.log_level, as_json=settings.log_json)
-    return create_app(settings, addresses_of(settings))
+    return create_app(settings, addresses_of(settings), sheets=sheets, worker=worker)
 
 
 def addresses_of(settings: Settings) -> Addresses:

@@ -55,6 +55,7 @@ class Frame:
             await _tell(sender, _as_api_error(error, trace, scope))
         finally:
             current.reset(token)
+        _count(scope, trace, sender)
         _log(scope, trace, sender)
 
 
@@ -115,6 +116,15 @@ async def _tell(sender: _Sender, error: ApiError) -> None:
     status, headers, body = failure(error)
     await sender({"type": "http.response.start", "status": status, "headers": headers})
     await sender({"type": "http.response.body", "body": body})
+
+
+def _count(scope: Scope, trace: Trace, sender: _Sender) -> None:
+    resources = scope.get("state", {}).get("resources")
+    if resources is not None:
+        seconds = time.perf_counter() - trace.started_at
+        resources.counts.note_request(
+            trace.route, scope["method"], status=sender.status, seconds=seconds, cache=trace.cache
+        )
 
 
 def _log(scope: Scope, trace: Trace, sender: _Sender) -> None:

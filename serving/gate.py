@@ -105,7 +105,7 @@ class Gate:
             record, payload, is_away = found[0], found[4], False
             taken = Taken(found[1] == 1, limit, found[2], found[3])
         if not taken.is_allowed:
-            self._counts.throttled += 1
+            self._counts.note_throttled(kind)
             raise too_often(taken)
         principal = ANYBODY if presented is None else await self._principal(presented, record, address)
         return Admission(principal, taken, payload, is_away)

@@ -22,6 +22,7 @@ from serving.minting import Mint, make_mint
 from serving.prefect_api import PrefectApi
 from serving.reading import Reading
 from serving.throttle import make_throttle
+from serving.vitals import telling
 from serving.weather_points import PointReading
 from serving.weather_reading import WeatherReading
 
@@ -59,8 +60,15 @@ class Resources:
 
 
 @contextlib.asynccontextmanager
-async def open_resources(settings: Settings, addresses: Addresses) -> AsyncIterator[Resources]:
+async def open_resources(
+    settings: Settings, addresses: Addresses, counts: Counts | None = None
+) -> AsyncIterator[Resources]:
     """Open everything, without waiting for servers that are away: they may come back while the worker runs.
+
+    Args:
+        settings: of this process.
+        addresses: where the servers are.
+        counts: where this worker counts; None: somewhere that no page tells of.
 
     Raises:
         BadInput: an address is not one of Postgres or Redis, or what secrets and keys are taken from cannot be used.
@@ -72,7 +80,7 @@ async def open_resources(settings: Settings, addresses: Addresses) -> AsyncItera
     pool = make_pool(addresses.database_url, size=settings.serve_connections)
     cache = Cache(client, Breaker("redis"))
     database = Database(pool, Breaker("postgres"))
-    counts = Counts()
+    counts = counts or Counts()
     gate = Gate(cache, database, doorkeeper=doorkeeper, throttle=make_throttle(settings), counts=counts)
     prefect = PrefectApi(addresses.prefect_url, auth=addresses.prefect_auth)
     work = Work(prefect, cache, database)
@@ -83,22 +91,23 @@ async def open_resources(settings: Settings, addresses: Addresses) -> AsyncItera
     points = PointReading(cache, weather, counts=counts, step_degrees=settings.open_meteo_cell_degrees)
     try:
         await pool.open(wait=False)
-        yield Resources(
-            settings=settings,
-            cache=cache,
-            database=database,
-            gate=gate,
-            prefect=prefect,
-            counts=counts,
-            masters=masters,
-            mint=make_mint(settings, masters, cache, database, counts),
-            reading=reading,
-            work=work,
-            boundaries=boundaries,
-            aftermath=aftermath,
-            weather=weather,
-            points=points,
-        )
+        async with telling(counts, pool, [cache.breaker, database.breaker, prefect.breaker]):
+            yield Resources(
+                settings=settings,
+                cache=cache,
+                database=database,
+                gate=gate,
+                prefect=prefect,
+                counts=counts,
+                masters=masters,
+                mint=make_mint(settings, masters, cache, database, counts),
+                reading=reading,
+                work=work,
+                boundaries=boundaries,
+                aftermath=aftermath,
+                weather=weather,
+                points=points,
+            )
     finally:
         await boundaries.aclose()
         await aftermath.close()

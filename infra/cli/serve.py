@@ -15,10 +15,12 @@ from typing import Annotated
 import structlog
 import typer
 
+from infra.cli.serve_metrics import metrics
 from infra.local import local_servers
 from infra.settings import Settings, load_settings
 from models.errors import ServerTrouble
 from models.schema import upgrade
+from serving.sheets import Sheets
 
 log = structlog.get_logger(__name__)
 
@@ -53,9 +55,19 @@ def serve(
         sys.stdout.flush()
         environment = _environment(settings, stores)
         # Being told to stop is how a server ends, and no failure.
-        with Workers(listener, count=count, environment=environment) as crew, _ended_by_being_told():
+        with (
+            _ended_by_being_told(),
+            Sheets.shared(count) as sheets,
+            Workers(listener, count=count, environment=environment, sheets=sheets) as crew,
+            metrics(settings, addresses, sheets, tell=_say),
+        ):
             crew.keep()
     typer.echo("swath has stopped serving")
+
+
+def _say(line: str) -> None:
+    typer.echo(line)
+    sys.stdout.flush()
 
 
 def _ended_by_being_told() -> contextlib.suppress:
@@ -84,8 +96,9 @@ def _environment(settings: Settings, stores: Mapping[str, str]) -> dict[str, str
 class Workers:
     """Worker processes on one socket: one that ends is replaced, and all are stopped at the end of the block."""
 
-    def __init__(self, listener: socket.socket, *, count: int, environment: Mapping[str, str]) -> None:
+    def __init__(self, listener: socket.socket, *, count: int, environment: Mapping[str, str], sheets: Sheets) -> None:
         self._listener = listener
+        self._sheets = sheets
         self._environment = dict(environment)
         self._count = count
         self._running: dict[int, tuple[subprocess.Popen[bytes], float]] = {}
@@ -131,11 +144,13 @@ class Workers:
                 self._start(place)
 
     def _start(self, place: int) -> None:
+        assert self._sheets.descriptor is not None
+        shared = (self._listener.fileno(), self._sheets.descriptor)
         process = subprocess.Popen(
-            [sys.executable, "-m", "serving", str(self._listener.fileno())],
+            [sys.executable, "-m", "serving", *map(str, shared), str(place)],
             stdin=subprocess.PIPE,
             env=self._environment,
-            pass_fds=[self._listener.fileno()],
+            pass_fds=shared,
             start_new_session=True,
         )
         self._running[place] = (process, time.monotonic())
