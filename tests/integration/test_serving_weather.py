@@ -78,8 +78,8 @@ class Place:
         """Run a worker, and tell it something."""
 
         async def tell() -> None:
-            given = {"redis_url": self.redis_url, **settings}
-            async with worker(self.database_url, endpoints=ENDPOINTS, **given) as one:
+            given = {"database_url": self.database_url, "redis_url": self.redis_url, **settings}
+            async with worker(endpoints=ENDPOINTS, **given) as one:
                 for each in told:
                     await each(one)
 
@@ -201,6 +201,25 @@ class TestOfFarms:
         place.run(read, read)
         assert told[:3] * 4 == told
         assert all(json.loads(content)["data"] for content, _ in told)
+
+    def test_without_postgres_what_redis_has_is_given_and_the_rest_is_unavailable(self, place: Place) -> None:
+        place.save(*hours(), *days())
+        place.publish()
+        known = [farm(1, part) for part in PARTS] + [point()]
+        told: list[bytes] = []
+
+        async def read(one: Worker) -> None:
+            told.extend([(await get(one, path, place.ours)).content for path in known])
+
+        async def miss(one: Worker) -> None:
+            for path in (farm(1, "daily?start=2020-01-01&end=2020-01-02"), point(-40, 3)):
+                answer = await get(one, path, place.ours)
+                assert (answer.status_code, answer.json()["status"]) == (503, "error")
+                assert answer.headers["retry-after"]
+
+        place.run(read)
+        place.run(read, miss, database_url="postgresql://nobody@127.0.0.1:1/nothing")
+        assert told[:4] * 2 == told
 
     def test_a_miss_is_read_once_however_many_ask_of_two_workers_and_kept(self, place: Place) -> None:
         place.save(*hours())

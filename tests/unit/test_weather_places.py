@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from models.errors import BadInput
-from tasks.weather.places import cells_near, distance_km, place_at, place_of
+from tasks.weather.places import cells_near, distance_km, place_at, place_of, places_near
 
 
 def test_a_point_lies_in_the_place_of_both_its_cells() -> None:
@@ -39,6 +39,17 @@ def test_the_nearest_cell_keeps_the_points_own_cell_of_the_other_source() -> Non
     own, nearest, *_ = cells_near(4.349, 51.22)
     assert place_of(own, 4.349, 51.22) == place_at(4.349, 51.22)
     assert place_of(nearest, 4.349, 51.22) == "om-0.1:512:44+power:282:295"
+
+
+def test_near_a_pole_its_cell_is_among_those_around() -> None:
+    assert "om-0.1:900:0" in {cell.key for cell in cells_near(135.2, 89.86)}
+    assert "om-0.1:-900:0" in {cell.key for cell in cells_near(-6.8, -89.82)}
+
+
+def test_places_near_a_point_are_those_of_its_cells() -> None:
+    expected = [place_of(cell, 4.349, 51.22) for cell in cells_near(4.349, 51.22)]
+    assert list(places_near(4.349, 51.22)) == expected
+    assert expected[0] == place_at(4.349, 51.22)
 
 
 @pytest.mark.parametrize(("longitude", "latitude"), [(181, 0), (0, 91), (float("nan"), 0), (0, float("inf"))])
