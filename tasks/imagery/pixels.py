@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import uuid
+import zlib
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Self
 
-import dask
 import dask.array as da
 import numpy as np
 import numpy.typing as npt
+from dask.blockwise import BlockwiseDepDict, blockwise
+from dask.highlevelgraph import HighLevelGraph
 
 from tasks.imagery.reader import decode
 
@@ -39,18 +42,17 @@ def gather(array: da.Array, rows: Places, cols: Places, *, compute: Compute) -> 
     number = down[rows] * dtype.type(len(lefts)) + right[cols]
     order = np.argsort(number, kind="stable")
     groups = np.split(order, np.flatnonzero(np.diff(number[order])) + 1)
-    blocks = array.to_delayed(optimize_graph=True)
-    pick = dask.delayed(_pick, pure=False)
-    tasks = []
+    wanted = {}
     for members in groups:
         y, x = divmod(int(number[members[0]]), len(lefts))
-        places = rows[members] - tops[y], cols[members] - lefts[x]
-        tasks += [pick(blocks[band, y, x], *places) for band in range(array.numblocks[0])]
+        wanted[y, x] = PixelsOfBlock(rows[members] - tops[y], cols[members] - lefts[x])
+    picks = _picks(array, wanted).to_delayed(optimize_graph=True)
+    tasks = [picks[band, y, x] for y, x in wanted for band in range(array.numblocks[0])]
     values = compute(tasks)
     for place, members in enumerate(groups):
         bands = values[place * array.numblocks[0] : (place + 1) * array.numblocks[0]]
         for band, numbers in enumerate(itertools.chain.from_iterable(bands)):
-            found[band][members] = numbers
+            found[band][members] = decode(numbers)
     return found
 
 
@@ -59,8 +61,47 @@ def _chunk_table(chunks: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[npt.NDA
     return np.repeat(np.arange(len(chunks), dtype=dtype), chunks), [0, *np.cumsum(chunks[:-1]).tolist()]
 
 
-def _pick(block: npt.NDArray[Any], rows: Places, cols: Places) -> npt.NDArray[np.int32]:
-    return decode(block[:, rows, cols])
+class PixelsOfBlock:
+    """Which pixels of a block are wanted, by row and column from its upper left corner; pickles to a tenth."""
+
+    def __init__(self, rows: Places, cols: Places) -> None:
+        self.rows = rows
+        self.cols = cols
+
+    def __reduce__(self) -> tuple[Callable[..., Self], tuple[bytes, bytes]]:
+        return self._made_of, (_packed(self.rows), _packed(self.cols))
+
+    @classmethod
+    def _made_of(cls, rows: bytes, cols: bytes) -> Self:
+        return cls(_unpacked(rows), _unpacked(cols))
+
+
+def _packed(places: Places) -> bytes:
+    """Rows or columns as the steps from each to the next: along the pixels of a farm these are 0 and 1 nearly all."""
+    return zlib.compress(np.diff(places.astype(np.int32), prepend=np.int32(0)).tobytes(), 1)
+
+
+def _unpacked(packed: bytes) -> Places:
+    return np.cumsum(np.frombuffer(zlib.decompress(packed), np.int32), dtype=np.int32)
+
+
+def _picks(array: da.Array, wanted: dict[tuple[int, int], PixelsOfBlock]) -> da.Array:
+    """Lazy, as `array`, but each block (band, n): its numbers at the wanted pixels. Those without any are not to be run.
+
+    One layer over the array, so that Dask joins the reading of a block and the picking into one task: a block that was
+    a result of its own might be sent from one worker of a cluster to another, or wait there for its turn.
+    """
+    name = f"pick-{uuid.uuid4().hex}"  # each try reads anew
+    _, down, across = array.numblocks
+    by_block = BlockwiseDepDict({at: wanted.get(at) for at in np.ndindex(down, across)}, numblocks=(down, across))
+    layer = blockwise(_pick, name, "byx", array.name, "byx", by_block, "yx", numblocks={array.name: array.numblocks})
+    graph = HighLevelGraph.from_collections(name, layer, dependencies=[array])
+    return da.Array(graph, name, array.chunks, dtype=array.dtype)
+
+
+def _pick(block: npt.NDArray[Any], pixels: PixelsOfBlock) -> npt.NDArray[Any]:
+    found: npt.NDArray[Any] = block[:, pixels.rows, pixels.cols]
+    return found
 
 
 def place_on(

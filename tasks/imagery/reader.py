@@ -13,10 +13,12 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
+import math
 import os
 import sys
 import threading
 import time
+import uuid
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -45,6 +47,7 @@ __all__ = [
     "CELL",
     "BlockReader",
     "HttpLimits",
+    "ReaderMaker",
     "Unread",
     "decode",
     "encode",
@@ -95,6 +98,8 @@ def decode(values: npt.NDArray[np.unsignedinteger[Any]]) -> npt.NDArray[np.int32
     """Numbers as int32 with `Unread` as its negative values; any shape."""
     top = int(np.iinfo(values.dtype).max) - 4
     numbers = values.astype(np.int32)
+    if values.max(initial=0) < top - len(Unread):
+        return numbers
     unread = (numbers >= top - len(Unread)) & (numbers < top)
     return np.where(unread, numbers - top, numbers)
 
@@ -174,13 +179,10 @@ class BlockReader:
 
     def __getstate__(self) -> dict[str, Any]:
         names = ("url", "epsg", "shape", "bounds", "dtype", "limits", "signer")
-        strips = zlib.compress(np.packbits(self.wanted).tobytes(), 1)
-        return {**{name: getattr(self, name) for name in names}, "strips": (strips, self.wanted.shape)}
+        return {**{name: getattr(self, name) for name in names}, "strips": _packed(self.wanted)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        strips, shape = state.pop("strips")
-        bits = np.unpackbits(np.frombuffer(zlib.decompress(strips), np.uint8), count=shape[0] * shape[1])
-        self.__dict__.update(state, wanted=bits.astype(np.bool_).reshape(shape))
+        self.__dict__.update(state, wanted=_unpacked(*state.pop("strips")))
         self._set_up()
 
     def read(self, window: Window, **_: object) -> npt.NDArray[Any]:
@@ -392,6 +394,38 @@ class BlockReader:
     def __del__(self) -> None:
         if hasattr(self, "_idle"):
             self.close()
+
+
+class ReaderMaker:
+    """Makes the readers of one stack, for stackstac; pickles small."""
+
+    def __init__(self, *, wanted: npt.NDArray[np.bool_], limits: HttpLimits, signer: str | None) -> None:
+        self._wanted = wanted
+        self._limits = limits
+        self._signer = signer
+        self._number = uuid.uuid4().hex
+
+    def __call__(self, **spec: Any) -> BlockReader:
+        return BlockReader(**spec, wanted=self._wanted, limits=self._limits, signer=self._signer)
+
+    def __dask_tokenize__(self) -> str:
+        """Another name for each stack: a cluster must not give a further try the reader that has given up its file."""
+        return self._number
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_wanted": _packed(self._wanted)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _wanted=_unpacked(*state["_wanted"]))
+
+
+def _packed(strips: npt.NDArray[np.bool_]) -> tuple[bytes, tuple[int, ...]]:
+    return zlib.compress(np.packbits(strips).tobytes(), 1), strips.shape
+
+
+def _unpacked(packed: bytes, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
+    bits = np.unpackbits(np.frombuffer(zlib.decompress(packed), np.uint8), count=math.prod(shape))
+    return bits.astype(np.bool_).reshape(shape)
 
 
 def _tiling(address: str, limits: HttpLimits) -> Tiling | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +11,7 @@ import stackstac
 import xarray as xr
 
 from models.domain import Asset, Scene
-from tasks.imagery.reader import BlockReader, HttpLimits
+from tasks.imagery.reader import HttpLimits, ReaderMaker
 
 CHUNK = (1024, 4096)
 """Rows and columns of one chunk: a multiple of the blocks of 256, 512 and 1,024 pixels that catalogs use, and wide
@@ -59,7 +58,7 @@ def stack(
         properties=False,
         band_coords=False,
         errors_as_nodata=(),  # an outage must never look like nodata
-        reader=functools.partial(BlockReader, wanted=wanted, limits=limits, signer=scene.signer),
+        reader=ReaderMaker(wanted=wanted, limits=limits, signer=scene.signer),
     )
     if array.shape[2:] != grid.shape:
         raise ValueError(f"stack of {scene.item_id} has shape {array.shape[2:]}, its grid {grid.shape}")
