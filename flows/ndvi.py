@@ -24,12 +24,14 @@ from prefect.states import Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.utilities.annotations import quote
 
+from flows.counting import counted
+from flows.going_on import MONTH, Then, going_on
 from flows.reconcile import at_work
+from flows.wanted import wanted_farms
 from infra.settings import load_settings
 from infra.telemetry import set_up_logs
 from models.domain import Farm, SceneWork
 from models.errors import BadInput, SwathError
-from models.farms import active_farms
 from models.gaps import Gap
 from tasks.bench import Bench, catalogs_of, open_bench
 from tasks.completeness import Completeness, first_day_to_ask, look_for_gaps
@@ -148,11 +150,18 @@ def daily_ndvi(lookback_days: int = 10) -> State[Any]:
         raise BadInput("lookback_days", f"{lookback_days} is out of range", allowed=f"0 to {MAX_LOOKBACK_DAYS}")
     # Half a day ahead of UTC it is already tomorrow under the sun of the farms furthest east.
     end = (dt.datetime.now(dt.UTC) + dt.timedelta(hours=12)).date()
-    return _run(end - dt.timedelta(days=lookback_days), end, farms=None, again=False, is_asked_for=False)
+    return _run(end - dt.timedelta(days=lookback_days), end, is_asked_for=False)
 
 
-@flow(name="ndvi-days", persist_result=False)
-def ndvi_days(start: dt.date, end: dt.date, farms: list[uuid.UUID] | None = None, again: bool = False) -> State[Any]:
+@flow(name="ndvi-days", flow_run_name="NDVI {start} to {end}", persist_result=False)
+def ndvi_days(
+    start: dt.date,
+    end: dt.date,
+    farms: list[uuid.UUID] | None = None,
+    again: bool = False,
+    bbox: list[float] | None = None,
+    then: Then | None = None,
+) -> State[Any]:
     """Observe farms in every pass from one day to another, also in scenes that rest after failures or were given up.
 
     Args:
@@ -160,24 +169,41 @@ def ndvi_days(start: dt.date, end: dt.date, farms: list[uuid.UUID] | None = None
         end: last local solar day, included.
         farms: `external_farm_id` of the farms; all active ones when not given.
         again: also where an observation from the same scenes exists, for example after a change of settings.
+        bbox: only farms that touch this box of west, south, east, north in degrees.
+        then: go on with older days in further runs, a month each; for long backfills, given by `swath backfill`.
     """
-    return _run(start, end, farms=farms, again=again, is_asked_for=True)
+    with going_on(then, start, step=MONTH):
+        return _run(start, end, farms=farms, bbox=bbox, again=again, is_asked_for=True)
 
 
 def _run(
-    start: dt.date, end: dt.date, *, farms: Sequence[uuid.UUID] | None, again: bool, is_asked_for: bool
+    start: dt.date,
+    end: dt.date,
+    *,
+    farms: Sequence[uuid.UUID] | None = None,
+    bbox: Sequence[float] | None = None,
+    again: bool = False,
+    is_asked_for: bool,
 ) -> State[Any]:
     if start > end:
         raise BadInput("start", f"{start} is after the end, {end}")
     settings = load_settings()
     if not structlog.is_configured():
         set_up_logs(settings.log_level, as_json=settings.log_json)
-    options = {"is_again": again, "is_for_some": farms is not None, "is_asked_for": is_asked_for}
-    with open_bench(settings, **options) as bench, at_work(bench.stores.engine) as bench.run_id:
+    is_for_some = farms is not None or bbox is not None
+    options = {"is_again": again, "is_for_some": is_for_some, "is_asked_for": is_asked_for}
+    with (
+        open_bench(settings, **options) as bench,
+        at_work(bench.stores.engine) as bench.run_id,
+        counted(bench.stores.redis) as outcome,
+    ):
         if not is_asked_for:
             start = first_day_to_ask(bench, start, now=dt.datetime.now(dt.UTC))
-        summary = _observe_days(bench, start, end, wanted=_farms(bench, farms))
+        with bench.stores.engine.connect() as connection:
+            wanted = wanted_farms(connection, farms, bbox)
+        summary = _observe_days(bench, start, end, wanted=wanted)
         publish_the_rest(bench)
+        outcome.is_failure = summary.is_loss
     _leave_artifact(summary)
     _tell_of_gaps(summary.completeness.told)
     return summary.as_state()
@@ -193,17 +219,6 @@ def _tell_of_gaps(told: Sequence[Gap]) -> None:
         resource={"prefect.resource.id": "swath.catalogs", "prefect.resource.name": "Sentinel-2 catalogs"},
         payload={"missing": len(told), "passes": passes[:ARTIFACT_ROWS]},
     )
-
-
-def _farms(bench: Bench, external_ids: Sequence[uuid.UUID] | None) -> list[Farm]:
-    with bench.stores.engine.connect() as connection:
-        farms = list(active_farms(connection, external_ids=external_ids))
-    unknown = set(external_ids or ()) - {farm.external_farm_id for farm in farms}
-    if unknown:
-        raise BadInput(
-            "farm", f"no active farm {', '.join(sorted(map(str, unknown)))}", allowed="see `swath farms list`"
-        )
-    return farms
 
 
 def _observe_days(bench: Bench, start: dt.date, end: dt.date, *, wanted: list[Farm]) -> RunSummary:

@@ -6,6 +6,7 @@ import contextlib
 import datetime as dt
 import itertools
 import textwrap
+import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
@@ -23,11 +24,16 @@ from prefect.states import Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.utilities.annotations import quote
 
+from flows.counting import counted
+from flows.going_on import YEAR, Then, going_on
 from flows.reconcile import at_work
+from flows.wanted import wanted_farms
 from infra.settings import load_settings
 from infra.telemetry import set_up_logs
-from models.errors import BadInput
-from models.farms import active_farms, count_farms
+from models.days import FIRST_ANALYSIS, pieces_newest_first
+from models.errors import BadInput, UpstreamExhausted
+from models.farms import count_farms
+from models.ledger import work_lock
 from models.weather import Source
 from models.weather_missing import DaySpan
 from tasks.weather_bench import Asked, WeatherBench, open_weather_bench
@@ -37,12 +43,12 @@ from tasks.weather_steps import BatchReport, fetch_weather, publish_changed
 log = structlog.get_logger(__name__)
 
 MAX_LOOKBACK_DAYS = 366
-FIRST_DAY = dt.date(1940, 1, 1)
-"""First day of the ERA5 reanalysis."""
 ARTIFACT_ROWS = 500
 PROBLEM_CHARACTERS = 300
 """Of an error that nobody foresaw; the log has all of it."""
 NAMED_PROBLEMS = 3
+POLL_S = 1.0
+"""Between two looks whether another backfill is done with a year."""
 
 Watch = Callable[[BatchReport, int, int], None]
 """Told of every finished batch: its report, batches done, batches known of so far."""
@@ -119,18 +125,29 @@ def daily_weather(lookback_days: int | None = None) -> State[Any]:
     if not 0 <= back <= MAX_LOOKBACK_DAYS:
         raise BadInput("lookback_days", f"{back} is out of range", allowed=f"0 to {MAX_LOOKBACK_DAYS}")
     _set_up_logs()
-    with open_weather_bench(settings) as bench, at_work(bench.stores.engine):
+    with (
+        open_weather_bench(settings) as bench,
+        at_work(bench.stores.engine),
+        counted(bench.stores.redis) as outcome,
+    ):
         today = bench.now().date()
         assign_missing_cells(bench)
         run = _Run(bench)
         run.wave(due_today(bench, lookback_days=back))
         summary = run.finish(DaySpan(today - dt.timedelta(days=back), today), farm_ids=None)
+        outcome.is_failure = summary.is_loss
     _leave_artifact(summary)
     return summary.as_state()
 
 
-@flow(name="backfill-weather", persist_result=False)
-def backfill_weather(start: dt.date, end: dt.date, farms: list[uuid.UUID] | None = None) -> State[Any]:
+@flow(name="backfill-weather", flow_run_name="weather {start} to {end}", persist_result=False)
+def backfill_weather(
+    start: dt.date,
+    end: dt.date,
+    farms: list[uuid.UUID] | None = None,
+    bbox: list[float] | None = None,
+    then: Then | None = None,
+) -> State[Any]:
     """Fill the weather of the past from both sources, newest year first, after live work; only what is missing.
 
     May be killed at any moment and started again: every batch is saved whole or not at all.
@@ -139,33 +156,57 @@ def backfill_weather(start: dt.date, end: dt.date, farms: list[uuid.UUID] | None
         start: first UTC day.
         end: last UTC day, included.
         farms: `external_farm_id` of the farms; all active ones when not given.
+        bbox: only farms that touch this box of west, south, east, north in degrees.
+        then: go on with older days in further runs, a year each, and when the day's allowance is used up with the same
+            ones on the next day; for long backfills, given by `swath backfill`.
     """
-    if start > end:
-        raise BadInput("start", f"{start} is after the end, {end}")
-    if start < FIRST_DAY:
-        raise BadInput("start", f"{start} is too early", allowed=f"from {FIRST_DAY} on")
-    settings = load_settings()
-    _set_up_logs()
-    with open_weather_bench(settings, is_live=False) as bench, at_work(bench.stores.engine):
-        span = DaySpan(start, min(end, bench.now().date()))
-        if span.last < start:
-            raise BadInput("start", f"{start} is ahead", allowed=f"to {span.last}; forecasts come with the daily run")
-        assign_missing_cells(bench)
-        farm_ids = _farm_ids(bench, farms)
-        run = _Run(bench)
-        for year in years_newest_first(span):
-            run.wave(due_of_days(bench, year, farm_ids=farm_ids))
-        summary = run.finish(span, farm_ids=farm_ids)
+    with going_on(then, start, step=YEAR) as onward:
+        summary, onward.may_go_on_at = _fill(start, end, farms=farms, bbox=bbox)
     _leave_artifact(summary)
     return summary.as_state()
 
 
-def years_newest_first(days: DaySpan) -> list[DaySpan]:
-    """The calendar years of a span, newest first."""
-    return [
-        DaySpan(max(days.first, dt.date(year, 1, 1)), min(days.last, dt.date(year, 12, 31)))
-        for year in range(days.last.year, days.first.year - 1, -1)
-    ]
+def _fill(
+    start: dt.date, end: dt.date, *, farms: Sequence[uuid.UUID] | None, bbox: Sequence[float] | None
+) -> tuple[WeatherSummary, dt.datetime | None]:
+    """Fill these days, and tell when it may go on where the day's allowance was used up."""
+    if start > end:
+        raise BadInput("start", f"{start} is after the end, {end}")
+    if start < FIRST_ANALYSIS:
+        raise BadInput("start", f"{start} is too early", allowed=f"from {FIRST_ANALYSIS} on")
+    settings = load_settings()
+    _set_up_logs()
+    with (
+        open_weather_bench(settings, is_live=False) as bench,
+        at_work(bench.stores.engine),
+        counted(bench.stores.redis) as outcome,
+    ):
+        span = DaySpan(start, min(end, bench.now().date()))
+        if span.last < start:
+            raise BadInput("start", f"{start} is ahead", allowed=f"to {span.last}; forecasts come with the daily run")
+        assign_missing_cells(bench)
+        farm_ids = _farm_ids(bench, farms, bbox)
+        run = _Run(bench)
+        for year in pieces_newest_first(span, YEAR):
+            with _alone(bench, year):
+                run.wave(due_of_days(bench, year, farm_ids=farm_ids))
+        summary = run.finish(span, farm_ids=farm_ids)
+        outcome.is_failure = summary.is_loss
+        exhausted = [bench.closed(source, source.value) for source in Source]
+    return summary, max((each.until for each in exhausted if isinstance(each, UpstreamExhausted)), default=None)
+
+
+@contextlib.contextmanager
+def _alone(bench: WeatherBench, days: DaySpan) -> Iterator[None]:
+    """Be the only backfill at this year: of two, the second finds what the first has fetched, and asks for the rest."""
+    for turn in itertools.count():
+        with work_lock(bench.stores.engine, "backfill-weather", str(days.last.year)) as is_ours:
+            if is_ours:
+                yield
+                return
+        if turn == 0:
+            log.info("another backfill is at this year; waiting", year=days.last.year)
+        time.sleep(POLL_S)
 
 
 def _set_up_logs() -> None:
@@ -174,17 +215,13 @@ def _set_up_logs() -> None:
         set_up_logs(settings.log_level, as_json=settings.log_json)
 
 
-def _farm_ids(bench: WeatherBench, external_ids: Sequence[uuid.UUID] | None) -> list[int] | None:
-    if external_ids is None:
+def _farm_ids(
+    bench: WeatherBench, external_ids: Sequence[uuid.UUID] | None, bbox: Sequence[float] | None
+) -> list[int] | None:
+    if external_ids is None and bbox is None:
         return None
     with bench.stores.engine.connect() as connection:
-        farms = list(active_farms(connection, external_ids=external_ids))
-    unknown = set(external_ids) - {farm.external_farm_id for farm in farms}
-    if unknown:
-        raise BadInput(
-            "farm", f"no active farm {', '.join(sorted(map(str, unknown)))}", allowed="see `swath farms list`"
-        )
-    return [farm.id for farm in farms]
+        return [farm.id for farm in wanted_farms(connection, external_ids, bbox)]
 
 
 class _Run:

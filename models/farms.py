@@ -97,11 +97,24 @@ def farms_by_id(connection: Connection, ids: Collection[int]) -> list[Farm]:
     return [_farm(row) for row in connection.execute(_selected().where(farms.c.id == func.any(wanted)))]
 
 
-def active_farms(connection: Connection, *, external_ids: Collection[uuid.UUID] | None = None) -> Iterator[Farm]:
-    """Yield the active farms in order of id, some at a time: all of them, or those of `external_ids` that there are."""
+def active_farms(
+    connection: Connection,
+    *,
+    external_ids: Collection[uuid.UUID] | None = None,
+    bbox: tuple[float, float, float, float] | None = None,
+) -> Iterator[Farm]:
+    """Yield the active farms in order of id, some at a time: all of them, or those of `external_ids` that there are.
+
+    With a box of west, south, east, north in degrees, only those whose own box touches it.
+
+    Raises:
+        BadInput: when the box is out of range.
+    """
     query = _selected().where(farms.c.is_active)
     if external_ids is not None:
         query = query.where(_is_among(external_ids))
+    if bbox is not None:
+        query = query.where(_touches(bbox))
     return _streamed(connection, query)
 
 

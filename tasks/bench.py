@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 
 from infra.dask import Compute, dask_compute
 from infra.settings import Settings
 from infra.stores import Stores, open_stores
-from models.domain import FarmFailure, SceneWork, Status
+from models.domain import FarmFailure, Scene, SceneWork, SkippedItem, Status
 from models.errors import BadInput
+from tasks.imagery.boxes import Box
 from tasks.imagery.catalogs import Catalog, catalogs_from
 from tasks.imagery.reader import HttpLimits
+from tasks.imagery.scenes import scene_from
+from tasks.imagery.search import SearchOptions, search_items
 from tasks.indices.footprints import FootprintCache
 from tasks.observe import Method
 
@@ -115,6 +119,25 @@ def catalogs_of(settings: Settings) -> tuple[Catalog, ...]:
         )
     except BadInput as error:
         raise BadInput(f"SWATH_{error.field.upper()}", error.problem, allowed=error.allowed) from None
+
+
+def search_scenes(
+    settings: Settings, catalog: Catalog, boxes: Sequence[Box], days: tuple[dt.date, dt.date]
+) -> tuple[list[Scene], list[SkippedItem]]:
+    """Ask one catalog for the scenes of these days over the boxes: those that can be used, and those that cannot.
+
+    Raises:
+        UpstreamError: it does not answer as it should.
+    """
+    options = SearchOptions(
+        connect_timeout_s=settings.http_connect_timeout_s,
+        read_timeout_s=settings.http_timeout_s,
+        retries=settings.http_retries,
+        retry_delay_s=settings.http_retry_delay_s,
+    )
+    found = [scene_from(item, catalog) for item in search_items(catalog, boxes, *days, options=options)]
+    scenes = [each for each in found if isinstance(each, Scene) and days[0] <= each.day <= days[1]]
+    return scenes, [each for each in found if isinstance(each, SkippedItem)]
 
 
 def http_limits(settings: Settings) -> HttpLimits:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import structlog
 from sqlalchemy import Connection
 
-from models.domain import Farm, SceneWork
+from models.domain import Farm, Scene, SceneWork
 from models.ledger import known_scenes, left_behind, pending_farms, plan_work, release_farms, scenes_of_passes
 from models.observations import observed_inputs
 from models.retries import awake, given_up_items, hold, resting
@@ -51,7 +51,23 @@ def find_due(
 def _in_days(
     bench: Bench, connection: Connection, order: Sequence[str], farms: Sequence[Farm], days: Days
 ) -> list[SceneWork]:
-    scenes = known_scenes(connection, *days)
+    works, waiting = due_in_scenes(bench, connection, order, farms, known_scenes(connection, *days))
+    _release(bench, connection, farms, works, waiting)
+    return works
+
+
+def due_in_scenes(
+    bench: Bench, connection: Connection, order: Sequence[str], farms: Sequence[Farm], scenes: Sequence[Scene]
+) -> tuple[list[SceneWork], dict[str, set[int]]]:
+    """The work that these scenes make, less what was observed, and who waits in their passes; writes nothing.
+
+    Args:
+        bench: of the run.
+        connection: of the ledger.
+        order: names of the catalogs, best first.
+        farms: whose observations are wanted.
+        scenes: of all catalogs.
+    """
     given_up = given_up_items(connection, {scene.pass_id for scene in scenes})
     pieces = choose_catalog(scenes, order, given_up=given_up)
     policy = bench.settings.mask_policy.name
@@ -69,8 +85,7 @@ def _in_days(
         return done
 
     works = plan(farms, pieces, observed=None if bench.is_again else observed, method=bench.method.name)
-    _release(bench, connection, farms, works, waiting)
-    return works
+    return works, waiting
 
 
 def _left_behind(

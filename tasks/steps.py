@@ -23,18 +23,17 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from infra.settings import Settings
-from models.domain import Farm, FarmFailure, Scene, SceneAnswer, SceneWork, SkippedItem, Status
+from infra.work_figures import counted_task
+from models.domain import Farm, FarmFailure, Scene, SceneAnswer, SceneWork, Status
 from models.errors import SceneIncomplete, SwathError, UpstreamError
 from models.farms import farms_by_id
 from models.ledger import begin_work, finish_work, record_scenes, work_lock
 from models.observations import observed_status, save_observations
 from models.readmodel import catch_up, publish, read_models
 from models.searches import note_answer, note_no_answer
-from tasks.bench import Bench, Progress
+from tasks.bench import Bench, Progress, search_scenes
 from tasks.imagery.boxes import Box
 from tasks.imagery.catalogs import Catalog
-from tasks.imagery.scenes import scene_from
-from tasks.imagery.search import SearchOptions, search_items
 from tasks.observe import INDEX, observe
 
 log = structlog.get_logger(__name__)
@@ -80,21 +79,13 @@ def search_catalog(
 ) -> CatalogReport:
     """Ask one catalog for the scenes over the boxes and note them in the ledger."""
     del name
-    return find_scenes(bench, catalog, boxes, days)
+    with counted_task(bench.stores.redis, "search-catalog"):
+        return find_scenes(bench, catalog, boxes, days)
 
 
 def find_scenes(bench: Bench, catalog: Catalog, boxes: Sequence[Box], days: tuple[dt.date, dt.date]) -> CatalogReport:
     """Search, read items into scenes, and record all of them, usable or not."""
-    settings = bench.settings
-    options = SearchOptions(
-        connect_timeout_s=settings.http_connect_timeout_s,
-        read_timeout_s=settings.http_timeout_s,
-        retries=settings.http_retries,
-        retry_delay_s=settings.http_retry_delay_s,
-    )
-    found = [scene_from(item, catalog) for item in search_items(catalog, boxes, *days, options=options)]
-    scenes = [each for each in found if isinstance(each, Scene) and days[0] <= each.day <= days[1]]
-    skipped = [each for each in found if isinstance(each, SkippedItem)]
+    scenes, skipped = search_scenes(bench.settings, catalog, boxes, days)
     with bench.stores.engine.begin() as connection:
         record_scenes(connection, scenes, skipped)
         note_answer(connection, catalog.name, days, scenes=len(scenes), now=dt.datetime.now(dt.UTC))
@@ -129,7 +120,8 @@ def is_worth_another_try(_task: Any, _run: Any, state: Any) -> bool:
 )
 def observe_scene(bench: Bench, work: SceneWork, wait_s: float = 0) -> SceneReport:
     """Observe the farms of a scene and save what was found; raises while farms are left that could not be answered."""
-    return observe_and_save(bench, work, wait_s=wait_s)
+    with counted_task(bench.stores.redis, "observe-scene"):
+        return observe_and_save(bench, work, wait_s=wait_s)
 
 
 def scene_options(settings: Settings, work: SceneWork) -> dict[str, Any]:

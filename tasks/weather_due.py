@@ -112,14 +112,39 @@ def due_today(bench: WeatherBench, *, lookback_days: int) -> list[WeatherWork]:
     return works
 
 
-def due_of_days(bench: WeatherBench, days: DaySpan, *, farm_ids: Collection[int] | None = None) -> list[WeatherWork]:
-    """What is due of some days of the past: analyses, and where there is none yet what was forecast of them."""
+def due_of_days(
+    bench: WeatherBench,
+    days: DaySpan,
+    *,
+    farm_ids: Collection[int] | None = None,
+    cells: Mapping[Source, Mapping[str, Cell]] | None = None,
+) -> list[WeatherWork]:
+    """What is due of some days of the past: analyses, and where there is none yet what was forecast of them.
+
+    Of the cells of all active farms, of those of some, or of `cells`.
+    """
     today = bench.now().astimezone(dt.UTC).date()
-    works = list(_past_forecasts(bench, days, today, farm_ids=farm_ids))
+    wanted = cells or {source: _cells(bench, source, farm_ids=farm_ids) for source in Source}
+    works = list(_past_forecasts(bench, days, today, cells=wanted[Source.OPEN_METEO]))
     for source in Source:
-        cells = _cells(bench, source, farm_ids=farm_ids)
-        works += _requests(bench, cells, _missing(bench, cells, days), today)
+        works += _requests(bench, wanted[source], _missing(bench, wanted[source], days), today)
     return works
+
+
+def cells_wanted(bench: WeatherBench, *, farm_ids: Collection[int] | None) -> dict[Source, dict[str, Cell]]:
+    """Cells of active farms by source and key, of all or of some, also of those without one yet; writes nothing."""
+    step = bench.settings.open_meteo_cell_degrees
+    found: dict[Source, dict[str, Cell]] = {}
+    for source in Source:
+        found[source] = dict(_cells(bench, source, farm_ids=farm_ids))
+        with bench.stores.engine.connect() as connection:
+            ids = farms_without_cell(connection, source, key_prefix=key_prefix(bench.settings, source))
+            ids = ids if farm_ids is None else sorted(set(ids) & set(farm_ids))
+            for start in range(0, len(ids), FARMS_AT_ONCE):
+                farms = farms_by_id(connection, ids[start : start + FARMS_AT_ONCE])
+                new = (_cell_of(farm, source, step_degrees=step).cell for farm in farms)
+                found[source] |= {cell.key: cell for cell in new}
+    return found
 
 
 def _cells(bench: WeatherBench, source: Source, *, farm_ids: Collection[int] | None) -> dict[str, Cell]:
@@ -184,7 +209,7 @@ def _forecasts(bench: WeatherBench, today: dt.date, *, back: int) -> Iterator[We
 
 
 def _past_forecasts(
-    bench: WeatherBench, days: DaySpan, today: dt.date, *, farm_ids: Collection[int] | None
+    bench: WeatherBench, days: DaySpan, today: dt.date, *, cells: Mapping[str, Cell]
 ) -> Iterator[WeatherWork]:
     """What was forecast for those last days of a span of which there is no reanalysis yet."""
     span = DaySpan(
@@ -193,7 +218,6 @@ def _past_forecasts(
     )
     if span.last < span.first:
         return
-    cells = _cells(bench, Source.OPEN_METEO, farm_ids=farm_ids)
     model = bench.settings.open_meteo_forecast_model
     with bench.stores.engine.connect() as connection:
         wanted = cells_without_forecast(

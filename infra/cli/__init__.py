@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 from sqlalchemy.exc import OperationalError
 
+from infra.cli.backfill import backfill
 from infra.cli.clients import app as clients_app
 from infra.cli.demo import demo
 from infra.cli.deploy import deploy
@@ -39,6 +40,7 @@ app.add_typer(ndvi_app, name="ndvi")
 app.add_typer(weather_app, name="weather")
 app.add_typer(export_app, name="export")
 app.add_typer(clients_app, name="clients")
+app.command("backfill")(backfill)
 app.command("status")(status)
 app.command("explain")(explain)
 app.command("demo")(demo)

@@ -1,4 +1,4 @@
-"""What users give on the command line: days and farms."""
+"""What users give on the command line: days, farms, boxes and kinds of work."""
 
 from __future__ import annotations
 
@@ -20,6 +20,36 @@ def parse_day(text: str | None, *, field: str) -> dt.date | None:
         return dt.date.fromisoformat(text)
     except ValueError as error:
         raise BadInput(field, f"{text!r} is not a day", allowed="YYYY-MM-DD, such as 2024-05-14") from error
+
+
+def parse_bbox(text: str | None, *, field: str = "--bbox") -> tuple[float, float, float, float] | None:
+    """A box of west, south, east, north in degrees; west may be greater than east, across the antimeridian.
+
+    Raises:
+        BadInput: it is no such box.
+    """
+    if text is None:
+        return None
+    allowed = "WEST,SOUTH,EAST,NORTH in degrees, south <= north, such as 6.1,51.2,6.4,51.5"
+    try:
+        west, south, east, north = map(float, text.split(","))
+    except ValueError as error:
+        raise BadInput(field, f"{text!r} is not a box", allowed=allowed) from error
+    if not (-180 <= west <= 180 and -180 <= east <= 180 and -90 <= south <= north <= 90):
+        raise BadInput(field, f"{text!r} is out of range", allowed=allowed)
+    return west, south, east, north
+
+
+def parse_words(text: str, *, field: str, allowed: tuple[str, ...]) -> tuple[str, ...]:
+    """Some of the allowed words, separated by commas, each once and in the order of `allowed`.
+
+    Raises:
+        BadInput: there is none, or another one.
+    """
+    given = {word.strip() for word in text.split(",")}
+    if odd := sorted(given - set(allowed)):
+        raise BadInput(field, f"{odd[0]!r} is not known", allowed=", ".join(allowed))
+    return tuple(word for word in allowed if word in given)
 
 
 def parse_farms(texts: list[str] | None, *, field: str = "--farm") -> list[uuid.UUID] | None:

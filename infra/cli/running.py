@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from rich.console import Console
@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from infra.settings import Settings
 from infra.stores import open_stores
+from infra.up.found import prefect_of_up
 from models.errors import ServerTrouble
 
 S = TypeVar("S")
@@ -37,7 +38,7 @@ def summary_of(state: Any, kind: type[S]) -> S:
 
 @contextlib.contextmanager
 def prefect_server(settings: Settings) -> Iterator[None]:
-    """See that there is a Prefect API: the one that is set, or an embedded one for the time of the block."""
+    """See that there is a Prefect API: the one that is set, that of a running `swath up`, or one for the block."""
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
     os.environ.setdefault("PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW", "ignore")
     # What failed is said by us, once; Prefect would print a traceback for it. Its own API is still told.
@@ -46,20 +47,35 @@ def prefect_server(settings: Settings) -> Iterator[None]:
         _see_that_it_answers(url)
         yield
         return
+    if environment := prefect_of_up(settings.home):
+        with _known_as(environment):
+            _see_that_it_answers(environment["PREFECT_API_URL"])
+            yield
+        return
     from infra.local.prefect import local_prefect
 
-    with open_stores(settings) as stores, local_prefect(stores.database_url, settings.home, services=False) as server:
-        before = {name: os.environ.get(name) for name in server.environment}
-        os.environ.update(server.environment)
-        try:
-            yield
-        finally:
-            _send_the_last_events()
-            for name, value in before.items():
-                if value is None:
-                    os.environ.pop(name, None)
-                else:
-                    os.environ[name] = value
+    with (
+        open_stores(settings) as stores,
+        local_prefect(stores.database_url, settings.home, services=False) as server,
+        _known_as(server.environment),
+    ):
+        yield
+
+
+@contextlib.contextmanager
+def _known_as(environment: Mapping[str, str]) -> Iterator[None]:
+    """Have Prefect's client find a server by these variables for the time of the block."""
+    before = {name: os.environ.get(name) for name in environment}
+    os.environ.update(environment)
+    try:
+        yield
+    finally:
+        _send_the_last_events()
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def _see_that_it_answers(url: str) -> None:
