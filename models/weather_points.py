@@ -103,11 +103,10 @@ def _sql(grain: Grain) -> str:
 
     def any_of(which: str, *, of: str = "tried") -> str:
         """Cells and times of which anything is told; each is looked at once, however many points ask."""
-        return (
-            f"SELECT t.id, t.first, t.last FROM (SELECT DISTINCT id, first, last FROM {of} WHERE {which}) AS t "
-            f"CROSS JOIN LATERAL (SELECT {of_cell} BETWEEN t.first AND t.last ORDER BY r.{sheet.time} DESC LIMIT 1) "
-            "AS anything"  # noqa: S608
-        )
+        return f"""
+    SELECT t.id, t.first, t.last FROM (SELECT DISTINCT id, first, last FROM {of} WHERE {which}) AS t
+    CROSS JOIN LATERAL (SELECT {of_cell} BETWEEN t.first AND t.last ORDER BY r.{sheet.time} DESC LIMIT 1) AS anything
+"""  # noqa: S608
 
     # Each LIMIT 1 walks the primary key from where it begins and stops at the first row.
     return for_psycopg(f"""
