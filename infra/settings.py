@@ -62,6 +62,14 @@ class Settings(BaseSettings):
     dask_address: str | None = Field(
         default=None, description="Scheduler of a Dask cluster, as `tcp://host:8786`. Unset: threads of this process."
     )
+    dask_tls_ca_file: Path | None = Field(
+        default=None,
+        description="Certificate of the authority that the Dask cluster trusts, PEM; with a `tls://` address.",
+    )
+    dask_tls_cert_file: Path | None = Field(
+        default=None, description="Our certificate for the Dask cluster, signed by that authority."
+    )
+    dask_tls_key_file: Path | None = Field(default=None, description="Key of that certificate.")
     read_threads: int = Field(default=16, ge=1, le=256, description="Blocks read at the same time, per process.")
     scenes_at_once: int = Field(default=2, ge=1, le=64, description="Scenes observed at the same time, per flow run.")
     http_timeout_s: float = Field(
@@ -309,6 +317,15 @@ class Settings(BaseSettings):
     def _areas_in_order(self) -> Settings:
         if self.min_farm_area_ha > self.max_farm_area_ha:
             raise ValueError("SWATH_MIN_FARM_AREA_HA must not be above SWATH_MAX_FARM_AREA_HA")
+        return self
+
+    @model_validator(mode="after")
+    def _dask_tls_is_whole(self) -> Settings:
+        files = (self.dask_tls_ca_file, self.dask_tls_cert_file, self.dask_tls_key_file)
+        if any(files) and not all(files):
+            raise ValueError("SWATH_DASK_TLS_CA_FILE, _CERT_FILE and _KEY_FILE are needed together")
+        if any(files) and not (self.dask_address or "").startswith("tls://"):
+            raise ValueError("SWATH_DASK_ADDRESS must begin with tls:// where SWATH_DASK_TLS_CA_FILE is set")
         return self
 
     @model_validator(mode="after")

@@ -86,7 +86,7 @@ def _unpacked(packed: bytes) -> Places:
 
 
 def _picks(array: da.Array, wanted: dict[tuple[int, int], PixelsOfBlock]) -> da.Array:
-    """Lazy, as `array`, but each block (band, n): its numbers at the wanted pixels. Those without any are not to be run.
+    """Lazy, as `array`, but each block (band, n): its numbers at the wanted pixels. Blocks without any cannot be run.
 
     One layer over the array, so that Dask joins the reading of a block and the picking into one task: a block that was
     a result of its own might be sent from one worker of a cluster to another, or wait there for its turn.
