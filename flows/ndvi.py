@@ -20,6 +20,7 @@ from prefect.client.schemas.objects import State
 from prefect.events import emit_event
 from prefect.exceptions import PrefectException
 from prefect.futures import PrefectFuture, as_completed
+from prefect.logging import get_run_logger
 from prefect.states import Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.utilities.annotations import quote
@@ -28,6 +29,7 @@ from flows.counting import counted
 from flows.going_on import MONTH, Then, going_on
 from flows.reconcile import at_work
 from flows.wanted import wanted_farms
+from infra.dask import dashboard_of
 from infra.settings import load_settings
 from infra.telemetry import set_up_logs
 from models.domain import Farm, SceneWork
@@ -197,6 +199,9 @@ def _run(
         at_work(bench.stores.engine) as bench.run_id,
         counted(bench.stores.redis) as outcome,
     ):
+        dashboard = dashboard_of(bench.compute)
+        if dashboard is not None:
+            get_run_logger().info("Blocks are read on a Dask cluster: %s", dashboard)
         if not is_asked_for:
             start = first_day_to_ask(bench, start, now=dt.datetime.now(dt.UTC))
         with bench.stores.engine.connect() as connection:
@@ -204,7 +209,7 @@ def _run(
         summary = _observe_days(bench, start, end, wanted=wanted)
         publish_the_rest(bench)
         outcome.is_failure = summary.is_loss
-    _leave_artifact(summary)
+    _leave_artifact(summary, dashboard=dashboard)
     _tell_of_gaps(summary.completeness.told)
     return summary.as_state()
 
@@ -308,7 +313,7 @@ def _report(bench: Bench, work: SceneWork, future: PrefectFuture[SceneReport], *
     return report(bench, work)
 
 
-def _leave_artifact(summary: RunSummary) -> None:
+def _leave_artifact(summary: RunSummary, *, dashboard: str | None) -> None:
     """Leave in the Prefect UI what a person wants to know of the run."""
     lines = [
         f"## NDVI {summary.start} to {summary.end}",
@@ -316,6 +321,8 @@ def _leave_artifact(summary: RunSummary) -> None:
         + "".join(f"{number:,} {reason}, " for reason, number in summary.not_observed.items())
         + f"{summary.failed:,} failed.",
     ]
+    if dashboard is not None:
+        lines.append(f"- blocks were read on a [Dask cluster]({dashboard})")
     for name, problem in summary.catalog_problems.items():
         lines.append(f"- **catalog {name} could not be searched**: {problem}")
     told = summary.completeness.told[:ARTIFACT_ROWS]

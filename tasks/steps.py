@@ -25,7 +25,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from infra.settings import Settings
 from infra.work_figures import counted_task
 from models.domain import Farm, FarmFailure, Scene, SceneAnswer, SceneWork, Status
-from models.errors import SceneIncomplete, SwathError, UpstreamError
+from models.errors import SceneIncomplete, ServerTrouble, SwathError, UpstreamError
 from models.farms import farms_by_id
 from models.ledger import begin_work, finish_work, record_scenes, work_lock
 from models.observations import observed_status, save_observations
@@ -190,6 +190,10 @@ def _answer(bench: Bench, work: SceneWork, progress: Progress) -> SceneAnswer:
             for farm in farms
         )
         return SceneAnswer(observations=(), failures=failures)
+    except ServerTrouble as error:  # the cluster's: no fault of the scene's files
+        log.warning("scene not read", scene=work.label, error=str(error))
+        lost = (FarmFailure(farm_id=each.id, problem=str(error), is_retryable=error.is_retryable) for each in farms)
+        return SceneAnswer(observations=(), failures=tuple(lost))
 
 
 def _addresses(scene: Scene) -> tuple[str, ...]:
