@@ -14,7 +14,7 @@ READY := $(VENV)/.ready
 PYTEST_WORKERS ?= 2
 PYTEST_ARGS ?=
 
-.PHONY: help install demo test check format lock bench clean
+.PHONY: help install demo test check format contract lock bench clean
 
 help:  ## Show the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
@@ -54,6 +54,10 @@ check: $(READY)  ## Check format, lint, types and import contracts
 format: $(READY)  ## Format the code and repair what the linter can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+contract: $(READY)  ## Make the API's contract anew: serving/examples.json as answered, serving/openapi.json from the models
+	@$(BIN)/python -m tests.support.story serving/examples.json
+	@$(BIN)/python -m serving.openapi serving/openapi.json
 
 lock:  ## Solve the versions anew into requirements.lock (needs uv)
 	uv pip compile pyproject.toml --extra dev --python-version 3.11 --universal --no-emit-index-url --no-header \

@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 from infra.settings import Settings, load_settings
 from infra.telemetry import set_up_logs
 from models.errors import BadInput
-from serving import changes, farms, health, integrations, metrics, ndvi, weather
+from serving import changes, farms, health, integrations, metrics, ndvi, pages, weather
 from serving.answering import Path
 from serving.counts import Counts, Layout
 from serving.endpoints import Endpoint
@@ -32,6 +32,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     *changes.ENDPOINTS,
     *integrations.ENDPOINTS,
     *health.ENDPOINTS,
+    *pages.ENDPOINTS,
 )
 """All of them. Routes are tried in this order, so those with fixed words come before those with a variable."""
 

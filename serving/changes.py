@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import datetime as dt
+import uuid
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, create_model
 
 from models.changes import EVERYTHING, OF_CLIENT, SNAPSHOT, changes_sql
 from models.domain import INDEX
+from models.weather import DAILY_VARIABLES
 from serving.cursors import from_cursor, to_cursor
 from serving.endpoints import Answer, Call, Endpoint, Strict, etag_of
+from serving.ndvi import Observation
 from serving.tables import next_link
 
 MOST_CHANGES = 2_000
 DEADLINE_S = 10.0
 
-Kind = Literal["farm", "farm_cell", "observation", "weather_day"]
+Source = Literal["open-meteo", "nasa-power"]
 
 
 class ChangesQuery(Strict):
@@ -26,22 +29,87 @@ class ChangesQuery(Strict):
     limit: Annotated[int, Field(ge=1, le=MOST_CHANGES)] = Field(default=500, description="Most changes of one answer.")
 
 
-class Change(BaseModel):
-    """Something that is new or differs from what was told of it before."""
+class FarmFacts(BaseModel):
+    """A farm as it is now, without its boundary."""
 
-    kind: Kind = Field(
-        description="`farm`: its facts. `farm_cell`: which cell of weather a farm lies in, by source. `observation`: "
-        "of a farm, in the place of any other of the same `pass_id`. `weather_day`: what one model of a source "
-        "tells of a cell and a day, in the place of what it told before."
-    )
+    external_farm_id: uuid.UUID
+    external_user_id: str | None
+    name: str
+    is_active: bool
+    boundary_version: int
+    area_ha: float
+    bbox: Annotated[list[float], Field(min_length=4, max_length=4)]
+
+
+class FarmCell(BaseModel):
+    """Which cell of weather of a source a farm lies in."""
+
+    external_farm_id: uuid.UUID
+    cell: str
+    source: Source
+
+
+class ObservationOfFarm(Observation):
+    """An observation of a farm, in the place of any other of the same `pass_id`."""
+
+    external_farm_id: uuid.UUID
+    boundary_version: int
+    pass_id: str
+
+
+class _WeatherDay(BaseModel):
+    cell: str
+    source: Source
+    day: dt.date
+    model: str
+    weather_kind: Literal["observed", "reanalysis", "forecast"]
+    is_final: bool
+
+
+WeatherDayOfCell = create_model(
+    "WeatherDayOfCell",
+    __base__=_WeatherDay,
+    __doc__="What one model of a source tells of a cell and a UTC day, in the place of what it told before.",
+    **dict.fromkeys(DAILY_VARIABLES, (float | None, ...)),  # type: ignore[call-overload]
+)
+
+
+class _Change(BaseModel):
     revision: int = Field(description="Grows from change to change.")
-    facts: dict[str, Any]
+
+
+class FarmChange(_Change):
+    """A farm is new, or changed."""
+
+    kind: Literal["farm"]
+    facts: FarmFacts
+
+
+class FarmCellChange(_Change):
+    """A farm was given a cell of weather."""
+
+    kind: Literal["farm_cell"]
+    facts: FarmCell
+
+
+class ObservationChange(_Change):
+    """An observation is new, or revised."""
+
+    kind: Literal["observation"]
+    facts: ObservationOfFarm
+
+
+class WeatherDayChange(_Change):
+    """A day of weather is new, or was told anew."""
+
+    kind: Literal["weather_day"]
+    facts: WeatherDayOfCell
 
 
 class Changes(BaseModel):
     """Changes in their order."""
 
-    changes: list[Change]
+    changes: list[FarmChange | FarmCellChange | ObservationChange | WeatherDayChange]
     next: str | None = Field(description="To be given as `since` the next time; null before the first change.")
     has_more: bool = Field(description="There are more changes already: ask again at once.")
 

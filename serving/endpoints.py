@@ -131,6 +131,10 @@ class Endpoint:
     """Type that pydantic can check, a model or a union of them; None: there is none."""
     answers: Mapping[int, Any] = field(default_factory=dict)
     """Type of `data` by status, for the API document."""
+    documents: Mapping[str, Any] = field(default_factory=dict)
+    """Type of the whole answer by media type, where that is no envelope; None: plain text."""
+    refusals: Mapping[int, str] = field(default_factory=dict)
+    """When it refuses, by status, beside what is refused everywhere."""
     media_types: tuple[str, ...] = (JSON,)
     """What a caller may ask for by `Accept`; the first is given when they do not mind."""
     most_bytes: int = 65_536

@@ -51,9 +51,9 @@ class Given:
     def outcome(self, synced: Mapping[uuid.UUID, Synced]) -> dict[str, Any]:
         """What became of it, as `FarmOutcome` has it."""
         told = synced.get(self.draft.external_farm_id) if self.draft is not None else None
-        errors = list(self.errors)
+        errors, code = list(self.errors), "invalid"
         if told is not None and told.outcome is Outcome.CONFLICT:
-            problem, allowed = "is taken", "an id of your own, such as a random UUID"
+            problem, allowed, code = "is taken", "an id of your own, such as a random UUID", "conflict"
             errors.append(FieldError(f"{self.at}.external_farm_id", problem, allowed))
         return {
             "external_farm_id": self.farm.external_farm_id if self.farm is not None else None,
@@ -61,7 +61,7 @@ class Given:
             "is_active": told.is_active if told is not None else None,
             "boundary_version": told.boundary_version if told is not None else None,
             "repairs": self.repairs,
-            "errors": [asdict(error) for error in errors],
+            "errors": [{"code": code, **asdict(error)} for error in errors],
         }
 
 

@@ -6,7 +6,16 @@ import datetime as dt
 import uuid
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, Field, StrictBool, WithJsonSchema, WrapValidator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    WithJsonSchema,
+    WrapValidator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from models.boundaries import centroid, geojson
@@ -111,6 +120,10 @@ class _Shaped(Strict):
 class FarmIn(_Shaped):
     """A farm as a caller has it; `geometry` or `bbox` is needed."""
 
+    model_config = ConfigDict(
+        json_schema_extra={"anyOf": [{"required": ["geometry"]}, {"required": ["bbox"]}]},
+    )
+
     external_farm_id: uuid.UUID
     external_user_id: Text
     name: Text
@@ -137,6 +150,8 @@ SyncBody = Annotated[
 
 class FarmPatch(_Shaped):
     """What is to be another than before; what is left out stays."""
+
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1})
 
     external_user_id: Text = Field(default_factory=str)
     name: Text = Field(default_factory=str)
@@ -192,6 +207,38 @@ class FarmOut(BaseModel):
     updated_at: dt.datetime
 
 
+class FarmProperties(BaseModel):
+    """Facts of a farm as a GeoJSON feature has them."""
+
+    external_farm_id: uuid.UUID
+    external_user_id: str | None
+    name: str
+    is_active: bool
+    boundary_version: int
+    area_ha: float
+    revision: int
+    created_at: dt.datetime
+    updated_at: dt.datetime
+
+
+class FarmFeature(BaseModel):
+    """A farm as GeoJSON (RFC 7946)."""
+
+    type: Literal["Feature"]
+    id: uuid.UUID
+    bbox: Annotated[list[float], WithJsonSchema(_BBOX)]
+    properties: FarmProperties
+    geometry: Annotated[dict[str, Any], WithJsonSchema(_GEOMETRY)]
+
+
+class FarmCollection(BaseModel):
+    """One page of farms as GeoJSON (RFC 7946)."""
+
+    type: Literal["FeatureCollection"]
+    features: list[FarmFeature]
+    next_cursor: str | None = Field(description="Gives the next page; null: this was the last.")
+
+
 class FarmWritten(FarmOut):
     """A farm after it was written."""
 
@@ -208,6 +255,7 @@ class FarmsOut(BaseModel):
 class Fault(BaseModel):
     """What is wrong with one field of one farm."""
 
+    code: Literal["invalid", "conflict"]
     field: str
     problem: str
     allowed: str | None

@@ -14,6 +14,8 @@ from serving.endpoints import GEOJSON, JSON, Answer, Call, Endpoint, etag_of
 from serving.envelope import dumps
 from serving.farm_intake import Given, check_farms, checked_boundary, given_farms, refusal
 from serving.farm_models import (
+    FarmCollection,
+    FarmFeature,
     FarmIn,
     FarmOut,
     FarmPatch,
@@ -247,6 +249,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         scope=WRITE_FARMS,
         body_model=FarmIn,
         answers={201: FarmWritten, 200: FarmWritten},
+        refusals={409: "The id is that of another farm; the same farm again is no conflict."},
         most_bytes=MOST_BYTES,
     ),
     Endpoint(
@@ -258,6 +261,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         scope=READ,
         query_model=FarmQuery,
         answers={200: FarmsOut},
+        documents={GEOJSON: FarmCollection},
         media_types=(JSON, GEOJSON),
     ),
     Endpoint(
@@ -268,7 +272,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         tag=_TAG,
         scope=WRITE_FARMS,
         body_model=SyncBody,
-        answers={200: SyncOut, 207: SyncOut},
+        answers={200: SyncOut, 207: SyncOut, 409: SyncOut, 422: SyncOut},
         most_bytes=MOST_BYTES,
     ),
     Endpoint(
@@ -280,6 +284,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         scope=READ,
         path_model=FarmPath,
         answers={200: FarmOut},
+        documents={GEOJSON: FarmFeature},
         media_types=(JSON, GEOJSON),
     ),
     Endpoint(
@@ -292,6 +297,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         path_model=FarmPath,
         body_model=FarmPatch,
         answers={200: FarmWritten},
+        refusals={412: "`If-Match` was sent, and the farm has changed since."},
         most_bytes=MOST_BYTES,
     ),
     Endpoint(
@@ -303,5 +309,6 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         scope=WRITE_FARMS,
         path_model=FarmPath,
         answers={200: FarmWritten},
+        refusals={412: "`If-Match` was sent, and the farm has changed since."},
     ),
 )

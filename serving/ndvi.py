@@ -319,6 +319,7 @@ ENDPOINTS = (
         query_model=SeriesQuery,
         fetch=_fetch,
         answers={200: Series},
+        documents={CSV: None},
         media_types=("application/json", CSV),
     ),
     Endpoint(
@@ -342,5 +343,6 @@ ENDPOINTS = (
         path_model=FarmPath,
         fetch=_fetch,
         answers={202: RefreshAsked},
+        refusals={409: "The farm is not active."},
     ),
 )

@@ -30,12 +30,13 @@ _TIMESTAMP = re.compile(r"[0-9]{1,12}")
 _NONCE = re.compile(r"[A-Za-z0-9_-]{16,64}")
 _SIGNATURE = re.compile(r"[0-9a-f]{64}")
 
-_EXPECTED = {
+EXPECTED = {
     "x-swath-key": "the id of a signing key, swh_ and 12 digits",
     "x-swath-timestamp": "seconds since 1970",
     "x-swath-nonce": "16 to 64 letters, digits, dashes, underscores",
     "x-swath-signature": "64 hexadecimal digits, lower case",
 }
+"""Headers of a signed request, and what each must be."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +65,7 @@ def read_signed(headers: Headers, *, method: str, target: str, body: bytes, mast
     Raises:
         ApiError: 401, a header is missing or malformed, the signature does not hold, or the time is too far off.
     """
-    given = {name: headers.get(name.encode(), b"").decode("latin-1") for name in _EXPECTED}
+    given = {name: headers.get(name.encode(), b"").decode("latin-1") for name in EXPECTED}
     key, timestamp, nonce, signature = given.values()
     prefix = parse_signing_key_id(key)
     fits = (prefix, _TIMESTAMP.fullmatch(timestamp), _NONCE.fullmatch(nonce), _SIGNATURE.fullmatch(signature))
@@ -84,5 +85,5 @@ def read_signed(headers: Headers, *, method: str, target: str, body: bytes, mast
 
 def refused(problems: Iterable[tuple[str, str]]) -> ApiError:
     """The answer to a signed request that does not count, by header."""
-    errors = [FieldError(f"header.{name}", problem, _EXPECTED[name]) for name, problem in problems]
+    errors = [FieldError(f"header.{name}", problem, EXPECTED[name]) for name, problem in problems]
     return ApiError(401, f"{errors[0].field}: {errors[0].problem}", errors, headers=UNAUTHENTICATED)

@@ -232,6 +232,7 @@ ENDPOINTS = (
         query_model=RangeQuery,
         query_fetch=_fetch(Part.HOURLY),
         answers={200: HourlyWeather | None, 202: None},
+        documents={CSV: None},
         media_types=("application/json", CSV),
     ),
     Endpoint(
@@ -244,6 +245,7 @@ ENDPOINTS = (
         query_model=RangeQuery,
         query_fetch=_fetch(Part.DAILY),
         answers={200: DailyWeather | None, 202: None},
+        documents={CSV: None},
         media_types=("application/json", CSV),
     ),
     Endpoint(
