@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import datetime as dt
 import sys
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import orjson
 import typer
 from rich.console import Console
 
-from infra.cli.backfill_cost import Wanted, estimate, print_costs
-from infra.cli.backfill_detached import hand_over
-from infra.cli.backfill_here import Outcome, print_outcome, run_here
 from infra.cli.given import parse_bbox, parse_day, parse_farms, parse_words
 from infra.settings import load_settings
 from models.days import FIRST_ANALYSIS, FIRST_SCENE
 from models.errors import BadInput
+
+if TYPE_CHECKING:
+    from infra.cli.backfill_cost import Wanted
 
 WHAT = ("ndvi", "weather")
 
@@ -41,6 +41,11 @@ def backfill(
     Interrupt it at any moment and start it again: only what is missing is done, also beside the daily runs. Exit code 0
     when all that was due was done (or handed over), 1 when something could not be, 2 on bad input.
     """
+    # Loaded here: they bring the raster stack, which no other command needs to start.
+    from infra.cli.backfill_cost import estimate, print_costs
+    from infra.cli.backfill_detached import hand_over
+    from infra.cli.backfill_here import print_outcome, run_here
+
     wanted = _wanted(start, end, farms=farm, bbox=bbox, what=what)
     console = Console(highlight=False)
     costs = estimate(load_settings(), wanted)
@@ -57,13 +62,13 @@ def backfill(
         for run in () if as_json else handed:
             console.print(f"{run.name}: {run.url}", soft_wrap=True)
         _end(facts | {"detached": handed}, is_loss=False, as_json=as_json)
-    outcome: Outcome = run_here(load_settings(), wanted, costs)
+    outcome = run_here(load_settings(), wanted, costs)
     if not as_json:
         print_outcome(console, outcome)
     _end(facts | {"done": outcome.facts()}, is_loss=outcome.is_loss, as_json=as_json)
 
 
-def _end(facts: dict[str, Any], *, is_loss: bool, as_json: bool) -> None:
+def _end(facts: dict[str, Any], *, is_loss: bool, as_json: bool) -> NoReturn:
     if as_json:
         typer.echo(orjson.dumps(facts).decode())
     raise typer.Exit(1 if is_loss else 0)
@@ -75,6 +80,8 @@ def _wanted(start: str, end: str | None, *, farms: list[str] | None, bbox: str |
     Raises:
         BadInput: naming the option.
     """
+    from infra.cli.backfill_cost import Wanted
+
     today = dt.datetime.now(dt.UTC).date()
     first, last = parse_day(start, field="--start"), parse_day(end, field="--end") or today
     assert first is not None
