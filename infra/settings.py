@@ -39,7 +39,10 @@ class Settings(BaseSettings):
         default=None, description="Postgres, as `postgresql://user:password@host/name`. Unset: an embedded server."
     )
     redis_url: SecretStr | None = Field(
-        default=None, description="Redis or Valkey, as `redis://` or `rediss://`. Unset: an embedded server."
+        default=None,
+        description="Redis or Valkey, as `redis://`, `rediss://` (TLS) or `unix://`; of Sentinel as "
+        "`redis+sentinel://user:password@host1:26379,host2/NAME/0`, with `rediss+` for TLS and `?sentinel_password=` "
+        "where Sentinels want one. Unset: an embedded server.",
     )
 
     stac_url: str | None = Field(

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
+from redis.sentinel import Sentinel, SentinelConnectionPool
 from sqlalchemy import Engine, create_engine, make_url
 
 from infra.local import local_servers
+from infra.redis_address import SentinelAddress, ServerAddress, redis_address
 from infra.settings import Settings
 from models.errors import BadInput
 from models.schema import upgrade
@@ -65,8 +68,32 @@ def redis_client(url: str) -> redis.Redis:
     """A client with short timeouts and no retries of its own: a failover must not add up to a standstill.
 
     Measured: with retries and backoff inside the pool a Sentinel failover stood still for 44 s, without for 2.4 s.
+
+    Raises:
+        BadInput: it is no address of Redis.
     """
-    try:
-        return redis.Redis.from_url(url, socket_connect_timeout=0.5, socket_timeout=1, retry=Retry(NoBackoff(), 0))
-    except ValueError as error:
-        raise BadInput("SWATH_REDIS_URL", "not a Redis address", allowed="redis://…, rediss://…, unix://…") from error
+    address = redis_address(url)
+    options: dict[str, Any] = {"socket_connect_timeout": 0.5, "socket_timeout": 1, "retry": Retry(NoBackoff(), 0)}
+    if isinstance(address, ServerAddress):
+        return redis.Redis.from_url(address.url, **options)
+    return _PrimaryClient(address, options)
+
+
+class _PrimaryClient(redis.Redis):
+    """A client of the primary that Sentinels name, asked anew whenever a connection is opened."""
+
+    def __init__(self, address: SentinelAddress, options: dict[str, Any]) -> None:
+        of_sentinels = {**options, **address.sentinel_options, "socket_timeout": 0.5}
+        self._sentinel = Sentinel(  # type: ignore[no-untyped-call]
+            address.sentinels, sentinel_kwargs=of_sentinels
+        )
+        pool = SentinelConnectionPool(  # type: ignore[no-untyped-call]
+            address.name, self._sentinel, **address.server_options, **options
+        )
+        super().__init__(connection_pool=pool)
+        self.auto_close_connection_pool = True
+
+    def close(self) -> None:
+        """Close the connections, those to Sentinels included."""
+        super().close()
+        self._sentinel.close()

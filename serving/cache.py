@@ -13,9 +13,10 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
 
-from models.errors import BadInput
+from infra.redis_address import SentinelAddress, redis_address
 from serving.breaker import Breaker
 from serving.patience import Patience
+from serving.sentinels import sentinel_pool
 from serving.trace import note_time
 
 log = structlog.get_logger(__name__)
@@ -88,18 +89,21 @@ def _is_away(error: ResponseError) -> bool:
 
 
 def open_redis(url: str) -> redis.Redis:
-    """A client of the Redis at this address, connected when first used."""
-    try:
-        # No timeouts of the client's own, which cost time in each exchange: `Cache` has one for the whole.
-        pool = redis.ConnectionPool.from_url(
-            url,
-            protocol=2,
-            max_connections=2 * AT_ONCE,
-            socket_timeout=None,
-            socket_connect_timeout=None,
-            retry=Retry(NoBackoff(), 0),
-            driver_info=None,
-        )
-    except ValueError as error:
-        raise BadInput("SWATH_REDIS_URL", "not a Redis address", allowed="redis://…, rediss://…, unix://…") from error
-    return redis.Redis.from_pool(pool)
+    """A client of the Redis at this address, connected when first used.
+
+    Raises:
+        BadInput: it is no address of Redis.
+    """
+    address = redis_address(url)
+    # No timeouts of the client's own, which cost time in each exchange: `Cache` has one for the whole.
+    options: dict[str, Any] = {
+        "protocol": 2,
+        "max_connections": 2 * AT_ONCE,
+        "socket_timeout": None,
+        "socket_connect_timeout": None,
+        "retry": Retry(NoBackoff(), 0),
+        "driver_info": None,
+    }
+    if isinstance(address, SentinelAddress):
+        return redis.Redis.from_pool(sentinel_pool(address, **options))
+    return redis.Redis.from_pool(redis.ConnectionPool.from_url(address.url, **options))
