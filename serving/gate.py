@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import structlog
-from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
 
 from models.principals import TOMBSTONE, TOMBSTONE_S
@@ -19,6 +18,7 @@ from serving.counts import Counts
 from serving.database import Database, DatabaseAway
 from serving.faults import ApiError
 from serving.flights import Flights
+from serving.lines import Lines
 from serving.principal import (
     ANYBODY,
     UNAUTHENTICATED,
@@ -74,6 +74,7 @@ class Gate:
         self.doorkeeper = doorkeeper
         self.throttle = throttle
         self._cache = cache
+        self._lines = Lines(cache.client.connection_pool)
         self._database = database
         self._counts = counts
         self._scripts: dict[str, tuple[str, str]] = {}
@@ -98,7 +99,7 @@ class Gate:
         limit = self.throttle.limit(kind)
         bucket = presented.bucket if presented else f"{kind}:{_neighbourhood(address)}"
         try:
-            found = await self._cache.ask(lambda redis: self._ask(redis, presented, bucket, limit, fetch))
+            found = await self._cache.ask(lambda _: self._ask(presented, bucket, limit, fetch))
         except CacheAway:
             record, taken, payload, is_away = None, self.throttle.take(bucket, limit), None, True
         else:
@@ -110,9 +111,7 @@ class Gate:
         principal = ANYBODY if presented is None else await self._principal(presented, record, address)
         return Admission(principal, taken, payload, is_away)
 
-    async def _ask(
-        self, redis: Redis, presented: Presented | None, bucket: str, limit: Limit, fetch: Fetch | None
-    ) -> list[Any]:
+    async def _ask(self, presented: Presented | None, bucket: str, limit: Limit, fetch: Fetch | None) -> list[Any]:
         script, sha = self._script(fetch.lua if fetch else "return false")
         keys = [
             presented.record_key if presented else "",
@@ -121,9 +120,9 @@ class Gate:
         ]
         arguments: tuple[str | int, ...] = (limit.requests, limit.window_s, *(fetch.arguments if fetch else ()))
         try:
-            answer: list[Any] = await redis.evalsha(sha, len(keys), *keys, *arguments)
+            answer: list[Any] = await self._lines.run("EVALSHA", sha, len(keys), *keys, *arguments)
         except NoScriptError:
-            answer = await redis.eval(script, len(keys), *keys, *arguments)
+            answer = await self._lines.run("EVAL", script, len(keys), *keys, *arguments)
         return answer
 
     def _script(self, lua: str) -> tuple[str, str]:
