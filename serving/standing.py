@@ -72,6 +72,11 @@ class Watch:
         """End; a store that hangs is not waited for."""
         self._stop.set()
         self._thread.join(1)
+        if not self._thread.is_alive():  # else it ends with the process
+            self.close()
+
+    def close(self) -> None:
+        """Let go of connections."""
         self._redis.close()
         self._engine.dispose()
 
