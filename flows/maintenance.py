@@ -20,6 +20,7 @@ from prefect.client.schemas.objects import State
 from prefect.exceptions import ObjectNotFound, PrefectException
 from prefect.states import Completed, Failed
 
+from flows.counting import counted
 from flows.reconcile import at_work
 from infra.settings import Settings, load_settings
 from infra.stores import Stores, open_stores
@@ -45,7 +46,7 @@ def maintenance() -> State[Any]:
     now = dt.datetime.now(dt.UTC)
     done: list[str] = []
     problems: list[str] = []
-    with open_stores(settings) as stores, at_work(stores.engine):
+    with open_stores(settings) as stores, at_work(stores.engine), counted(stores.redis) as outcome:
         done += _keep_database(stores, settings, now=now)
         try:
             with stores.engine.connect() as connection:
@@ -53,11 +54,12 @@ def maintenance() -> State[Any]:
             done.append(f"{written:,} farms published to Redis")
         except redis.RedisError as error:
             problems.append(f"Redis: {error}")
-    try:
-        deleted = forget_runs(before=now - dt.timedelta(days=settings.keep_runs_days))
-        done.append(f"{deleted:,} old flow runs deleted")
-    except (httpx.HTTPError, PrefectException) as error:
-        problems.append(f"Prefect's history: {error}")
+        try:
+            deleted = forget_runs(before=now - dt.timedelta(days=settings.keep_runs_days))
+            done.append(f"{deleted:,} old flow runs deleted")
+        except (httpx.HTTPError, PrefectException) as error:
+            problems.append(f"Prefect's history: {error}")
+        outcome.is_failure = bool(problems)
     log.info("maintenance done", done=done, problems=problems)
     message = ", ".join(done + problems)
     return Failed(message=message) if problems else Completed(message=message)

@@ -18,6 +18,7 @@ from prefect.states import Completed, Failed
 from prefect.utilities.annotations import quote
 from sqlalchemy.exc import SQLAlchemyError
 
+from flows.counting import counted
 from flows.reconcile import at_work
 from infra.settings import load_settings
 from infra.telemetry import set_up_logs
@@ -100,8 +101,14 @@ def prewarm() -> State[Any]:
     if not structlog.is_configured():
         set_up_logs(settings.log_level, as_json=settings.log_json)
     patience = _Patience(time.monotonic() + LONGEST_RUN.total_seconds())
-    with open_weather_bench(settings, is_live=True, sleep=patience) as bench, at_work(bench.stores.engine):
-        return warm(bench, lambda work: _as_task_run(bench, work), sleep=patience).as_state()
+    with (
+        open_weather_bench(settings, is_live=True, sleep=patience) as bench,
+        at_work(bench.stores.engine),
+        counted(bench.stores.redis) as outcome,
+    ):
+        state = warm(bench, lambda work: _as_task_run(bench, work), sleep=patience).as_state()
+        outcome.is_failure = state.is_failed()
+    return state
 
 
 def _as_task_run(bench: WeatherBench, work: WeatherWork) -> BatchReport:

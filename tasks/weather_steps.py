@@ -17,6 +17,7 @@ from prefect.states import Completed, Failed
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from infra.work_figures import counted_task
 from models.errors import UpstreamError
 from models.weather import Source, WeatherAnswer
 from models.weather_missing import DaySpan
@@ -68,7 +69,9 @@ def is_database_trouble(_task: Any, _run: Any, state: Any) -> bool:
 )
 def fetch_weather(bench: WeatherBench, work: WeatherWork) -> State[Any]:
     """Ask for a batch of cells and save what came; Failed where some of them were not told."""
-    report = fetch_and_save(bench, work)
+    with counted_task(bench.stores.redis, "fetch-weather") as outcome:
+        report = fetch_and_save(bench, work)
+        outcome.is_failure = report.failed > 0
     return Failed(message=report.problem, data=report) if report.failed else Completed(data=report)
 
 
