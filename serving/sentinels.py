@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,6 +24,9 @@ log = structlog.get_logger(__name__)
 ANSWER_TIMEOUT_S = 0.4
 """Longest wait for a Sentinel, connecting included: less than an exchange with Redis may take."""
 
+LOOK_AGAIN_S = 3.0
+"""How often they are asked although all is well: a primary that was relieved goes on answering for ten seconds."""
+
 GRACE_S = 0.05
 """How long the others are waited for when one has answered: some may hang, and some know better."""
 
@@ -36,6 +41,8 @@ class Sentinels:
         self._flights: Flights[Place] = Flights()
         self.known: Place | None = None
         """Host and port of the primary, as found out last."""
+        self._looked_at = 0.0
+        self._look: asyncio.Task[None] | None = None
 
     async def primary(self) -> Place:
         """Return host and port of the primary, found out once for all who want to know it now.
@@ -45,8 +52,19 @@ class Sentinels:
         """
         return await self._flights.once("primary", self._found)
 
+    def look_again(self) -> None:
+        """See to it that `known` is not of long ago; returns at once."""
+        if self.known is not None and time.monotonic() - self._looked_at > LOOK_AGAIN_S:
+            self._looked_at = time.monotonic()
+            self._look = asyncio.ensure_future(self._looked())
+
+    async def _looked(self) -> None:
+        with contextlib.suppress(RedisConnectionError):  # whoever has a connection goes on with it
+            await self.primary()
+
     async def _found(self) -> Place:
         told = await self._told()
+        self._looked_at = time.monotonic()
         if not told:
             raise RedisConnectionError(f"no Sentinel knows a primary {self._address.name!r} that is up")
         # While a failover goes round, some still name the one before: the later configuration counts.
@@ -111,6 +129,7 @@ class _ToPrimary(redis.Connection):
 
     async def connect(self) -> None:
         """Connect unless connected; a pool calls this each time it lends a connection."""
+        self._sentinels.look_again()
         if self.is_connected and (self.host, self.port) != self._sentinels.known:
             await self.disconnect(nowait=True)  # it may hang: its answer would be waited for
         if not self.is_connected:

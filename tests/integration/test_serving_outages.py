@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import threading
 import uuid
-from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 import redis
 from sqlalchemy import text
@@ -25,6 +24,7 @@ from models.readmodel import publish, read_models
 from models.schema import upgrade
 from tests.support.api import Api, key_of, serving
 from tests.support.facts import POLICY, engine_for, observed, store_farms
+from tests.support.readers import Readers, readers
 
 CACHED = f"/api/v1/farms/{uuid.UUID(int=1)}/state"
 SERIES = f"/api/v1/farms/{uuid.UUID(int=1)}/ndvi"
@@ -52,6 +52,15 @@ class Servers:
     def start_postgres(self) -> None:
         self.postgres.enter_context(local_postgres(self.home, durable=False))
 
+    def processes_of_postgres(self) -> list[psutil.Process]:
+        """The one that takes connections first: it cannot start others then."""
+        file = self.home / "postgres" / "data" / "postmaster.pid"
+        first = psutil.Process(int(file.read_text().split()[0]))
+        return [first, *first.children(recursive=True)]
+
+    def readers(self, path: str, count: int = 8) -> contextlib.AbstractContextManager[Readers]:
+        return readers(self.api, self.key, path, count=count)
+
 
 @pytest.fixture(scope="module")
 def servers() -> Iterator[Servers]:
@@ -74,55 +83,13 @@ def servers() -> Iterator[Servers]:
         yield Servers(home, api, key, valkey, postgres)
 
 
-@dataclass
-class Readers:
-    """Threads that ask the same again and again, and count how they are answered."""
-
-    servers: Servers
-    path: str
-    seen: Counter[str] = field(default_factory=Counter)
-    _stop: threading.Event = field(default_factory=threading.Event)
-    _changed: threading.Condition = field(default_factory=threading.Condition)
-
-    def run(self) -> None:
-        with self.servers.api.client(self.servers.key) as client:
-            while not self._stop.is_set():
-                answer = client.get(self.path)
-                timing = answer.headers.get("server-timing", "")
-                how = timing.rpartition('desc="')[2].rstrip('"') if "desc=" in timing else "none"
-                assert answer.status_code < 500 or answer.headers["retry-after"]
-                with self._changed:
-                    self.seen[f"{answer.status_code} {how}"] += 1
-                    self._changed.notify_all()
-
-    def wait_for(self, kind: str, more: int = 20) -> None:
-        """Wait until so many more answers of a kind have come."""
-        with self._changed:
-            enough = self.seen[kind] + more
-            assert self._changed.wait_for(lambda: self.seen[kind] >= enough, timeout=60), self.seen
-
-
-@contextlib.contextmanager
-def readers(servers: Servers, path: str, count: int = 8) -> Iterator[Readers]:
-    group = Readers(servers, path)
-    threads = [threading.Thread(target=group.run) for _ in range(count)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield group
-    finally:
-        group._stop.set()
-        for thread in threads:
-            thread.join(60)
-
-
 def store_of(servers: Servers, name: str) -> bool:
     told = httpx.get(f"{servers.api.url}/readyz", trust_env=False, timeout=30).json()["data"]
     return bool(told["stores"][name]["is_up"])
 
 
 def test_redis_stops_and_postgres_answers_every_reader(servers: Servers) -> None:
-    with readers(servers, CACHED) as group:
+    with servers.readers(CACHED) as group:
         group.wait_for("200 hit")
         servers.stop_redis()
         group.wait_for("200 away")
@@ -136,7 +103,7 @@ def test_redis_stops_and_postgres_answers_every_reader(servers: Servers) -> None
 def test_redis_hangs_and_readers_do_not_pile_up_behind_it(servers: Servers) -> None:
     with redis.Redis.from_url(f"unix://{_socket(servers)}") as client:
         pid = client.info()["process_id"]
-    with readers(servers, CACHED) as group:
+    with servers.readers(CACHED) as group:
         group.wait_for("200 hit")
         os.kill(pid, signal.SIGSTOP)
         try:
@@ -153,7 +120,7 @@ def _socket(servers: Servers) -> Path:
 
 
 def test_postgres_stops_and_cached_reads_go_on(servers: Servers) -> None:
-    with readers(servers, CACHED) as cached, readers(servers, SERIES, count=4) as series:
+    with servers.readers(CACHED) as cached, servers.readers(SERIES, count=4) as series:
         cached.wait_for("200 hit")
         series.wait_for("200 hit")
         servers.stop_postgres()
@@ -161,6 +128,25 @@ def test_postgres_stops_and_cached_reads_go_on(servers: Servers) -> None:
         cached.wait_for("200 hit", more=200)
         assert not store_of(servers, "postgres")
         servers.start_postgres()
+        series.wait_for("200 hit")
+        assert store_of(servers, "postgres")
+    assert {kind.split()[0] for kind in cached.seen} == {"200"}
+    assert {kind.split()[0] for kind in series.seen} == {"200", "503"}
+
+
+def test_postgres_hangs_and_cached_reads_go_on(servers: Servers) -> None:
+    with servers.readers(CACHED) as cached, servers.readers(SERIES, count=4) as series:
+        series.wait_for("200 hit")
+        hanging = servers.processes_of_postgres()
+        try:
+            for process in hanging:
+                process.suspend()
+            series.wait_for("503 hit")
+            cached.wait_for("200 hit", more=200)
+            assert not store_of(servers, "postgres")
+        finally:
+            for process in reversed(hanging):
+                process.resume()
         series.wait_for("200 hit")
         assert store_of(servers, "postgres")
     assert {kind.split()[0] for kind in cached.seen} == {"200"}
@@ -180,5 +166,5 @@ def test_with_both_away_the_worker_lives_and_says_so(servers: Servers) -> None:
         assert (ready.status_code, ready.json()["data"]["status"]) == (503, "away")
         servers.start_postgres()
         servers.start_redis()
-    with readers(servers, CACHED) as group:
+    with servers.readers(CACHED) as group:
         group.wait_for("200 hit")

@@ -1,4 +1,4 @@
-"""A primary, its replica and three Sentinels: real servers on loopback, which a test may kill or stop."""
+"""A primary, two replicas and three Sentinels: real servers on loopback, which a test may kill or stop."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import redis
 from redis.backoff import NoBackoff
@@ -34,13 +35,11 @@ class Node:
         """A client of this one, whatever it is at the moment."""
         return redis.Redis(port=self.port, password=self.password, socket_timeout=5, retry=Retry(NoBackoff(), 0))
 
-    def is_primary(self) -> bool:
-        """Whether it says so."""
-        try:
-            with contextlib.closing(self.client()) as client:
-                return bool(client.info("replication")["role"] == "master")
-        except redis.RedisError:
-            return False
+    def scripts_run(self) -> int:
+        """How many scripts it was sent."""
+        with contextlib.closing(self.client()) as client:
+            stats = client.info("commandstats")
+        return sum(stats.get(f"cmdstat_{name}", {}).get("calls", 0) for name in ("eval", "evalsha"))
 
 
 @dataclass
@@ -58,9 +57,35 @@ class Watched:
         return f"redis+sentinel://:{login}@{hosts}/{NAME}/1?sentinel_password={own}"
 
     def primary(self) -> Node:
-        """The server that is the primary now."""
-        [found] = [each for each in self.servers if each.process.poll() is None and each.is_primary()]
+        """The server that the Sentinels name, whatever it thinks itself."""
+        port = _asked(self.sentinels[0])["port"]
+        [found] = [each for each in self.servers if each.port == port]
         return found
+
+    def hand_over(self) -> None:
+        """Have a replica made the primary while all are well."""
+        with contextlib.closing(self.sentinels[0].client()) as client:
+            client.execute_command("SENTINEL FAILOVER", NAME)
+
+    def wait_until_settled(self, *, without: Node | None = None, needs_replica: bool = True) -> None:
+        """Wait until all Sentinels name one primary, not this one, that is up and, if need be, has a replica."""
+        deadline = time.monotonic() + 60
+        while not self._is_settled(without, needs_replica=needs_replica):
+            assert time.monotonic() < deadline, "the Sentinels do not agree"
+            time.sleep(0.05)
+
+    def _is_settled(self, without: Node | None, *, needs_replica: bool) -> bool:
+        told = [_asked(each) for each in self.sentinels]
+        if len({each["port"] for each in told}) > 1 or any(each["num-other-sentinels"] != 2 for each in told):
+            return False
+        [primary] = [each for each in self.servers if each.port == told[0]["port"]]
+        if primary is without or any(each["is_sdown"] or each["is_odown"] for each in told):
+            return False
+        with contextlib.closing(primary.client()) as client:
+            facts = client.info("replication")
+        replicas = [facts.get(f"slave{number}", {}) for number in range(len(self.servers))]
+        has_replica = any(each.get("state") == "online" for each in replicas)
+        return facts["role"] == "master" and (has_replica or not needs_replica)
 
 
 @contextlib.contextmanager
@@ -69,7 +94,7 @@ def watched_redis(folder: Path) -> Iterator[Watched]:
     watched = Watched()
     started: list[subprocess.Popen[bytes]] = []
     try:
-        for number in range(2):
+        for number in range(3):
             more = [f"replicaof 127.0.0.1 {watched.servers[0].port}"] if number else []
             secrets = [f"requirepass {_quoted(PASSWORD)}", f"masterauth {_quoted(PASSWORD)}"]
             speed = ["repl-diskless-sync-delay 0", "repl-ping-replica-period 1", "save ''"]
@@ -84,7 +109,7 @@ def watched_redis(folder: Path) -> Iterator[Watched]:
                 f"sentinel failover-timeout {NAME} 5000",
             ]
             watched.sentinels.append(_start(folder / f"sentinel{number}", lines, SENTINEL_PASSWORD, started))
-        _wait(watched)
+        watched.wait_until_settled()
         yield watched
     finally:
         for process in started:
@@ -134,26 +159,7 @@ def _answers(node: Node) -> bool:
     return False
 
 
-def _wait(watched: Watched) -> None:
-    deadline = time.monotonic() + 30
-    while not all(_is_ready(each) for each in watched.sentinels):
-        assert time.monotonic() < deadline, "the Sentinels do not find each other"
-        time.sleep(0.05)
-
-
-def _is_ready(sentinel: Node) -> bool:
+def _asked(sentinel: Node) -> dict[str, Any]:
     with contextlib.closing(sentinel.client()) as client:
-        state = client.execute_command("SENTINEL MASTER", NAME)
-        replicas = client.execute_command("SENTINEL REPLICAS", NAME)
-    known = state["num-other-sentinels"] == 2 and state["num-slaves"] == 1 and state["flags"] in ("master", {"master"})
-    return bool(known and replicas and _text(replicas[0]).get("master-link-status") == "ok")
-
-
-def _text(state: object) -> dict[str, str]:
-    """A Sentinel's facts of a replica, whichever way the client hands them out."""
-    pairs = dict(state) if isinstance(state, dict) else dict(zip(state[::2], state[1::2], strict=True))  # type: ignore[index]
-    return {_word(key): _word(value) for key, value in pairs.items()}
-
-
-def _word(value: object) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
+        told: dict[str, Any] = client.execute_command("SENTINEL MASTER", NAME)
+    return told
