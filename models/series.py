@@ -12,10 +12,12 @@ WHERE f.external_farm_id = %(farm)s AND o."index" = %(index)s AND o.mask_policy 
 """
 
 # The bounds on the instant are what lets Postgres leave the other years alone; a solar day is within a day of UTC's.
+# `+ 0` hides the day from its index: in a plan that is kept for any days Postgres takes these for few, and reads that
+# index for all farms (24 ms instead of 0.3 with 100,000 observations, seconds with millions).
 PAGE = f"""
 SELECT {_COLUMNS} {_OF_FARM}
     AND o.acquired_at >= %(first)s AND o.acquired_at < %(last)s
-    AND o.day >= %(start)s AND o.day <= %(end)s
+    AND o.day + 0 BETWEEN %(start)s AND %(end)s
     AND o.acquired_at > %(after)s
     AND o.clear_fraction >= %(min_clear_fraction)s AND (%(with_empty)s OR o.ndvi IS NOT NULL)
 ORDER BY o.acquired_at

@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime as dt
 import uuid
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import orjson
@@ -174,10 +175,14 @@ OBSERVATION = (
 )
 """What is told of an observation, here and in a series."""
 
+_observation = itemgetter(*OBSERVATION)
+
 
 def observation(row: Facts) -> dict[str, Any]:
     """An observation as readers are given it, from a row that has the columns of `OBSERVATION`."""
-    return {name: _utc(row[name]) for name in OBSERVATION}
+    told = dict(zip(OBSERVATION, _observation(row), strict=True))
+    told["acquired_at"] = _utc(told["acquired_at"])
+    return told
 
 
 def _body(row: Facts) -> bytes:

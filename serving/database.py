@@ -49,8 +49,15 @@ class Database:
         self.pool = pool
         self.breaker = breaker
 
-    async def rows(self, query: str, values: Mapping[str, Any] | None = None) -> list[DictRow]:
+    async def rows(
+        self, query: str, values: Mapping[str, Any] | None = None, *, is_binary: bool = False
+    ) -> list[DictRow]:
         """Return all rows of one query that changes nothing; asked again once where an old connection was broken.
+
+        Args:
+            query: SQL.
+            values: of its parameters.
+            is_binary: let numbers come as they are, not as text: a fifth less work where there are hundreds of them.
 
         Raises:
             DatabaseAway: Postgres did not answer in time, or is left alone at the moment.
@@ -58,7 +65,7 @@ class Database:
         for is_last in (False, True):
             try:
                 async with self._lent(is_again=is_last, deadline_s=READ_DEADLINE_S) as connection:
-                    cursor = await connection.execute(query.encode(), values)
+                    cursor = await connection.execute(query.encode(), values, binary=is_binary)
                     return await cursor.fetchall()
             except _Broken:
                 continue

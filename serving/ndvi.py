@@ -238,7 +238,7 @@ async def observations(call: Call[FarmPath, SeriesQuery, None]) -> Answer:
         "with_empty": query.with_empty,
         "limit": query.limit + 1,
     }
-    rows = await call.resources.database.rows(series.PAGE, _values(call) | values)
+    rows = await call.resources.database.rows(series.PAGE, _values(call) | values, is_binary=True)
     told = [observation(row) for row in rows[: query.limit]]
     cursor = _cursor(told[-1]["acquired_at"]) if len(rows) > query.limit else None
     headers = next_link(call.raw_path, cursor)
