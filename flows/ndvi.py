@@ -32,16 +32,15 @@ from flows.wanted import wanted_farms
 from infra.dask import dashboard_of
 from infra.settings import load_settings
 from infra.telemetry import set_up_logs
-from models.domain import Farm, SceneWork
+from models.domain import SceneWork
 from models.errors import BadInput, SwathError
 from models.gaps import Gap
+from models.selection import Selection
 from tasks.bench import Bench, catalogs_of, open_bench
 from tasks.completeness import Completeness, first_day_to_ask, look_for_gaps
-from tasks.due import find_due
-from tasks.imagery.boxes import search_boxes
+from tasks.due import boxes_to_search, find_due
 from tasks.imagery.catalogs import Catalog
 from tasks.outlook import look_ahead
-from tasks.plan import lonlat_boxes
 from tasks.steps import (
     CatalogReport,
     SceneReport,
@@ -205,8 +204,8 @@ def _run(
         if not is_asked_for:
             start = first_day_to_ask(bench, start, now=dt.datetime.now(dt.UTC))
         with bench.stores.engine.connect() as connection:
-            wanted = wanted_farms(connection, farms, bbox)
-        summary = _observe_days(bench, start, end, wanted=wanted)
+            selection, count = wanted_farms(connection, farms, bbox)
+        summary = _observe_days(bench, start, end, selection, farms=count)
         publish_the_rest(bench)
         outcome.is_failure = summary.is_loss
     _leave_artifact(summary, dashboard=dashboard)
@@ -226,12 +225,12 @@ def _tell_of_gaps(told: Sequence[Gap]) -> None:
     )
 
 
-def _observe_days(bench: Bench, start: dt.date, end: dt.date, *, wanted: list[Farm]) -> RunSummary:
+def _observe_days(bench: Bench, start: dt.date, end: dt.date, selection: Selection, *, farms: int) -> RunSummary:
     catalogs = catalogs_of(bench.settings)
-    if not wanted:
+    if not farms:
         return RunSummary(start=start, end=end, farms=0)
-    found, problems = _search(bench, catalogs, wanted, (start, end))
-    works = find_due(bench, catalogs, wanted, (start, end))
+    found, problems = _search(bench, catalogs, selection, (start, end))
+    works = find_due(bench, catalogs, selection, (start, end))
     scenes = tuple(_observe_all(bench, works))
     # A catalog that did not answer may have what seems to be missing; of some farms one cannot tell for a tile.
     can_tell = not problems and not bench.is_for_some
@@ -239,7 +238,7 @@ def _observe_days(bench: Bench, start: dt.date, end: dt.date, *, wanted: list[Fa
     return RunSummary(
         start=start,
         end=end,
-        farms=len(wanted),
+        farms=farms,
         scenes=scenes,
         catalogs=tuple(found),
         catalog_problems=problems,
@@ -248,10 +247,10 @@ def _observe_days(bench: Bench, start: dt.date, end: dt.date, *, wanted: list[Fa
 
 
 def _search(
-    bench: Bench, catalogs: Sequence[Catalog], farms: Sequence[Farm], days: tuple[dt.date, dt.date]
+    bench: Bench, catalogs: Sequence[Catalog], selection: Selection, days: tuple[dt.date, dt.date]
 ) -> tuple[list[CatalogReport], dict[str, str]]:
     """Search every catalog; one that fails does not stop the others."""
-    boxes = search_boxes(lonlat_boxes(farms))
+    boxes = boxes_to_search(bench, selection)
     found, problems = [], {}
     for catalog in catalogs:
         try:

@@ -34,6 +34,7 @@ from models.days import FIRST_ANALYSIS, pieces_newest_first
 from models.errors import BadInput, UpstreamExhausted
 from models.farms import count_farms
 from models.ledger import work_lock
+from models.selection import selected_ids
 from models.weather import Source
 from models.weather_missing import DaySpan
 from tasks.weather_bench import Asked, WeatherBench, open_weather_bench
@@ -221,7 +222,8 @@ def _farm_ids(
     if external_ids is None and bbox is None:
         return None
     with bench.stores.engine.connect() as connection:
-        return [farm.id for farm in wanted_farms(connection, external_ids, bbox)]
+        selection, _ = wanted_farms(connection, external_ids, bbox)
+        return selected_ids(connection, selection)
 
 
 class _Run:

@@ -97,24 +97,11 @@ def farms_by_id(connection: Connection, ids: Collection[int]) -> list[Farm]:
     return [_farm(row) for row in connection.execute(_selected().where(farms.c.id == func.any(wanted)))]
 
 
-def active_farms(
-    connection: Connection,
-    *,
-    external_ids: Collection[uuid.UUID] | None = None,
-    bbox: tuple[float, float, float, float] | None = None,
-) -> Iterator[Farm]:
-    """Yield the active farms in order of id, some at a time: all of them, or those of `external_ids` that there are.
-
-    With a box of west, south, east, north in degrees, only those whose own box touches it.
-
-    Raises:
-        BadInput: when the box is out of range.
-    """
+def active_farms(connection: Connection, *, external_ids: Collection[uuid.UUID] | None = None) -> Iterator[Farm]:
+    """Yield the active farms in order of id, some at a time: all of them, or those of `external_ids` that there are."""
     query = _selected().where(farms.c.is_active)
     if external_ids is not None:
         query = query.where(_is_among(external_ids))
-    if bbox is not None:
-        query = query.where(_touches(bbox))
     return _streamed(connection, query)
 
 
@@ -156,7 +143,7 @@ def list_farms(
         raise BadInput("limit", f"is {limit}", allowed=f"1 to {MAX_LISTED:,}")
     query = _selected().limit(limit)
     if bbox is not None:
-        query = query.where(_touches(bbox))
+        query = query.where(touching(bbox))
     if after is not None:
         query = query.where(farms.c.id > after)
     if not include_inactive:
@@ -196,7 +183,12 @@ def _farm(row: Row[tuple[object, ...]]) -> Farm:
     )
 
 
-def _touches(bbox: tuple[float, float, float, float]) -> ColumnElement[bool]:
+def touching(bbox: tuple[float, float, float, float]) -> ColumnElement[bool]:
+    """A condition on farms: their own box touches this one; west > east across the antimeridian.
+
+    Raises:
+        BadInput: the box is out of range.
+    """
     west, south, east, north = bbox
     if not (-90 <= south <= north <= 90 and -180 <= west <= 180 and -180 <= east <= 180):
         raise BadInput("bbox", f"is {bbox}", allowed="west, south, east, north in degrees, south <= north")

@@ -64,7 +64,7 @@ class Bench:
         self.is_again = is_again
         """Observe also what is answered already from the same scenes."""
         self.is_for_some = is_for_some
-        """Asked for named farms only, which are then looked up one by one."""
+        """Asked for some farms only: named ones, or those in a box."""
         self.is_asked_for = is_asked_for
         """Somebody asked for these days: failed scenes of them are tried at once, also those that were given up."""
         self.run_id: uuid.UUID | None = None

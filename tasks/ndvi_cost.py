@@ -5,21 +5,21 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
-import numpy.typing as npt
 from pyproj import Transformer
 
-from models.domain import INDEX, Farm, Grid, Scene, SceneWork
+from models.domain import INDEX, Grid, Scene, SceneWork
 from models.errors import SwathError
 from models.ledger import known_scenes
 from models.pace import seconds_a_scene
+from models.selection import Selection, plots_among
 from models.weather_missing import DaySpan
 from tasks.bench import Bench, search_scenes
-from tasks.due import due_in_scenes
-from tasks.imagery.boxes import search_boxes
+from tasks.due import boxes_to_search, due_in_scenes
 from tasks.imagery.catalogs import Catalog
-from tasks.plan import lonlat_boxes
+from tasks.indices.reach import Plots
 
 BLOCK = 1024
 """Pixels along a side of a block, as all known archives store them."""
@@ -56,27 +56,27 @@ class NdviCost:
     """Catalogs that could not be searched: what only they have is not counted."""
 
 
-def ndvi_cost(bench: Bench, catalogs: Sequence[Catalog], farms: Sequence[Farm], days: DaySpan) -> NdviCost:
+def ndvi_cost(bench: Bench, catalogs: Sequence[Catalog], selection: Selection, days: DaySpan) -> NdviCost:
     """Search the catalogs and plan these days as a run would, but read no imagery and note nothing.
 
     Args:
         bench: of no run.
         catalogs: to be searched, best first.
-        farms: whose observations are wanted.
+        selection: farms whose observations are wanted.
         days: local solar days.
     """
-    if not farms:
-        return NdviCost(days=days)
     span = (days.first, days.last)
-    found, problems = _found(bench, catalogs, farms, span)
+    found, problems = _found(bench, catalogs, selection, span)
     with bench.stores.engine.connect() as connection:
         scenes = {_key(scene): scene for scene in known_scenes(connection, *span)} | found
         order = [catalog.name for catalog in catalogs]
-        works, _ = due_in_scenes(bench, connection, order, farms, list(scenes.values()))
+        works, _ = due_in_scenes(bench, connection, order, selection, list(scenes.values()))
         looks = sum(len(work.farm_ids) for work in works)
         each = {"index": INDEX, "mask_policy": bench.settings.mask_policy.name}
         pace = seconds_a_scene(connection, farms=looks / len(works), **each) if works else None
-    requests, megabytes = _reading(works, farms)
+        due = {farm_id for work in works for farm_id in work.farm_ids}
+        plots = Plots.of(plots_among(connection, selection, due))
+    requests, megabytes = _reading(works, plots)
     by_default = len(works) * SECONDS_A_SCENE + megabytes / MB_A_SECOND
     return NdviCost(
         days=days,
@@ -95,9 +95,9 @@ def _key(scene: Scene) -> tuple[str, str]:
 
 
 def _found(
-    bench: Bench, catalogs: Sequence[Catalog], farms: Sequence[Farm], days: Days
+    bench: Bench, catalogs: Sequence[Catalog], selection: Selection, days: Days
 ) -> tuple[dict[tuple[str, str], Scene], dict[str, str]]:
-    boxes = search_boxes(lonlat_boxes(farms))
+    boxes = boxes_to_search(bench, selection)
     found: dict[tuple[str, str], Scene] = {}
     problems: dict[str, str] = {}
     for catalog in catalogs:
@@ -110,9 +110,9 @@ def _found(
     return found, problems
 
 
-def _reading(works: Iterable[SceneWork], farms: Sequence[Farm]) -> tuple[int, float]:
+def _reading(works: Iterable[SceneWork], plots: Plots) -> tuple[int, float]:
     """Requests and megabytes, from the blocks in which the farms lie."""
-    blocks_of = _blocks(farms)
+    blocks_of = _blocks(plots)
     requests = megabytes = 0.0
     for work in works:
         grids = {scene.tile: scene.red.grid for scene in work.scenes}
@@ -124,19 +124,15 @@ def _reading(works: Iterable[SceneWork], farms: Sequence[Farm]) -> tuple[int, fl
     return round(requests), megabytes
 
 
-def _blocks(farms: Sequence[Farm]) -> Callable[[SceneWork, Grid], tuple[int, int]]:
+def _blocks(plots: Plots) -> Callable[[SceneWork, Grid], tuple[int, int]]:
     """A function that counts the blocks of a band and of the classes in which a scene's farms lie."""
-    places = {farm.id: place for place, farm in enumerate(farms)}
-    west, south, east, north = np.array([farm.bbox for farm in farms], dtype=np.float64).T
-    longitudes, latitudes = np.stack((west, west, east, east)), np.stack((south, north, south, north))
-    projected: dict[int, tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]] = {}
+    order = np.argsort(plots.ids)
+    ids, boxes = plots.ids[order], plots.boxes[order]
 
     def count(work: SceneWork, grid: Grid) -> tuple[int, int]:
-        if grid.epsg not in projected:
-            to_grid = Transformer.from_crs(4326, grid.epsg, always_xy=True)
-            projected[grid.epsg] = to_grid.transform(longitudes, latitudes)
-        own = [places[farm_id] for farm_id in work.farm_ids]
-        x, y = (each[:, own].ravel() for each in projected[grid.epsg])
+        west, south, east, north = boxes[np.searchsorted(ids, work.farm_ids)].T
+        corners = np.concatenate((west, west, east, east)), np.concatenate((south, north, south, north))
+        x, y = _to_grid(grid.epsg).transform(*corners)
         side = BLOCK * grid.resolution_m
         # A corner beyond the edge of the tile is in its outermost block.
         column = np.clip((x - grid.left) // side, 0, (grid.width - 1) // BLOCK).astype(np.int64)
@@ -145,3 +141,8 @@ def _blocks(farms: Sequence[Farm]) -> Callable[[SceneWork, Grid], tuple[int, int
         return len(np.unique(row * BLOCK + column)), len(np.unique(row // 2 * BLOCK + column // 2))
 
     return count
+
+
+@lru_cache(maxsize=130)
+def _to_grid(epsg: int) -> Transformer:
+    return Transformer.from_crs(4326, epsg, always_xy=True)

@@ -2,42 +2,184 @@
 
 Nothing here depends on "today": a day that was missed, a scene that came late or was reprocessed shows up as a
 difference and heals at the next run.
+
+Who is observed on which tile does not depend on other farms, so farms are planned some at a time, and a million of them
+are never in memory at once. Most are assigned by their boxes alone. Outlines are asked for only where the boxes leave
+it open: some farms in a hundred, at the edges of tiles and midway between two.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import shapely
-from pyproj import Transformer
 
-from models.domain import Farm, Grid, Scene, SceneWork
-from tasks.indices.footprints import Lattice, project
+from models.domain import Farm, Scene, SceneWork, inputs_digest
+from tasks.indices.footprints import Lattice
+from tasks.indices.reach import Flags, Outlines, Places, Plots, Reach, Tiles
 
 PassTile = tuple[str, str]
-Observed = Callable[[str], Mapping[tuple[int, int], str]]
-"""For a pass, the inputs from which each (farm, boundary version) was observed."""
+Unit = tuple[int, tuple[str, ...]]
+"""A pass, by its position, and the tiles on which some of its farms are observed."""
+Observed = Callable[[str, Sequence[int]], Mapping[tuple[int, int], str]]
+"""For a pass and some farms, the inputs from which each (farm, boundary version) was observed."""
 
-Places = npt.NDArray[np.intp]
+
+class Planner:
+    """Finds the work in passes for farms that are given some at a time."""
+
+    def __init__(self, pieces: Mapping[PassTile, tuple[Scene, ...]], *, method: str = "") -> None:
+        """Get ready.
+
+        Args:
+            pieces: for each pass and tile, the scenes to consult, in order.
+            method: what else the numbers depend on besides scenes and mask policy.
+        """
+        self._method = method
+        self._pieces = pieces
+        # Looks: a tile in a pass. Sorted by tile, so that of two with the same margin the first name is taken.
+        self._looks = sorted(pieces, key=lambda key: (key[1], key[0]))
+        self._passes = sorted({pass_id for pass_id, _ in pieces})
+        grids = {pieces[look][0].red.grid: None for look in self._looks}
+        numbers = {grid: number for number, grid in enumerate(grids)}
+        self._tiles = Tiles(list(grids))
+        places = {pass_id: place for place, pass_id in enumerate(self._passes)}
+        self._pass_of_look = np.array([places[pass_id] for pass_id, _ in self._looks], dtype=np.intp)
+        tile_of_look = np.array([numbers[pieces[look][0].red.grid] for look in self._looks], dtype=np.intp)
+        self._looks_by_tile = np.argsort(tile_of_look, kind="stable")
+        self._looks_at = np.searchsorted(tile_of_look[self._looks_by_tile], np.arange(len(grids) + 1))
+        self._inputs: dict[Unit, str] = {}
+        self._due: dict[Unit, list[int]] = defaultdict(list)
+
+    def add(self, plots: Plots, outlines: Outlines, observed: Observed | None = None) -> None:
+        """Find what is due of some farms.
+
+        Args:
+            plots: the farms; each is given once.
+            outlines: gives boundaries of those whose boxes are not enough.
+            observed: what was observed already and from which inputs; None plans everything anew.
+        """
+        by_pass: dict[int, list[tuple[Unit, Places]]] = defaultdict(list)
+        for unit, members in self._units(plots, outlines):
+            by_pass[unit[0]].append((unit, members))
+        for place, found in by_pass.items():
+            asked = plots.ids[np.concatenate([members for _, members in found])].tolist()
+            done = observed(self._passes[place], asked) if observed is not None else {}
+            for unit, members in found:
+                due = self._missing(unit, plots, members, done)
+                if due:
+                    self._due[unit] += due
+
+    def works(self) -> list[SceneWork]:
+        """The work that is due, tile by tile, the newest passes of each first: footprints are made once for a tile."""
+        works = [
+            SceneWork(
+                pass_id=self._passes[place],
+                tiles=tiles,
+                scenes=self._scenes((place, tiles)),
+                farm_ids=tuple(sorted(farm_ids)),
+                method=self._method,
+            )
+            for (place, tiles), farm_ids in self._due.items()
+        ]
+        return sorted(works, key=lambda work: (work.tile_set, -work.acquired_at.timestamp(), work.pass_id))
+
+    def _missing(self, unit: Unit, plots: Plots, members: Places, done: Mapping[tuple[int, int], str]) -> list[int]:
+        farm_ids: list[int] = plots.ids[members].tolist()
+        if not done:
+            return farm_ids
+        if unit not in self._inputs:
+            self._inputs[unit] = inputs_digest(self._scenes(unit), self._method)
+        inputs = self._inputs[unit]
+        versions = plots.versions[members].tolist()
+        return [key[0] for key in zip(farm_ids, versions, strict=True) if done.get(key) != inputs]
+
+    def _scenes(self, unit: Unit) -> tuple[Scene, ...]:
+        pass_id = self._passes[unit[0]]
+        return tuple(scene for tile in unit[1] for scene in self._pieces[pass_id, tile])
+
+    def _units(self, plots: Plots, outlines: Outlines) -> Iterator[tuple[Unit, Places]]:
+        """Units of work and the positions of the farms that are observed in each."""
+        reach = self._tiles.look(plots)
+        open_farms = np.zeros(len(plots), np.bool_)
+        open_farms[self._choices(reach).undecided()] = True
+        if open_farms.any():
+            exact = self._tiles.look_closely(reach.of_farms(open_farms), outlines)
+            reach = reach.of_farms(~open_farms).joined(exact)
+        choices = self._choices(reach)
+        is_on_one = choices.are_on_one()
+        looks, farms = choices.looks[choices.first[is_on_one]], choices.farms[choices.first[is_on_one]]
+        order = np.lexsort((farms, looks))
+        found, starts = np.unique(looks[order], return_index=True)
+        ends = [*starts[1:].tolist(), len(order)]
+        for look, start, end in zip(found.tolist(), starts.tolist(), ends, strict=False):
+            yield (int(self._pass_of_look[look]), (self._looks[look][1],)), farms[order[start:end]]
+        yield from self._mosaics(choices, ~is_on_one)
+
+    def _choices(self, reach: Reach) -> _Choices:
+        counts = self._looks_at[reach.tiles + 1] - self._looks_at[reach.tiles]
+        rows = np.repeat(np.arange(len(counts)), counts)
+        nth = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+        looks = self._looks_by_tile[self._looks_at[reach.tiles][rows] + nth]
+        farms = reach.farms[rows]
+        key = self._pass_of_look[looks] * (int(farms.max(initial=0)) + 1) + farms
+        # Looks are in the order of their tiles' names.
+        order = np.lexsort((looks, -reach.least_m[rows], key))
+        first = np.flatnonzero(np.diff(key[order], prepend=-1))
+        return _Choices(looks[order], farms[order], rows[order], reach, first, np.diff(first, append=len(order)))
+
+    def _mosaics(self, choices: _Choices, wanted: Flags) -> Iterator[tuple[Unit, Places]]:
+        """Units of the farms that no tile of a pass holds whole."""
+        groups: dict[Unit, list[int]] = defaultdict(list)
+        for start, count in zip(choices.first[wanted].tolist(), choices.counts[wanted].tolist(), strict=True):
+            own = slice(start, start + count)
+            looks = [self._looks[look] for look in choices.looks[own].tolist()]
+            areas = choices.reach.overlap_m2[choices.rows[own]].tolist()
+            place = int(self._pass_of_look[choices.looks[start]])
+            groups[place, self._mosaic(dict(zip(looks, areas, strict=True)))].append(int(choices.farms[start]))
+        for unit, members in groups.items():
+            yield unit, np.array(members, dtype=np.intp)
+
+    def _mosaic(self, touched: Mapping[PassTile, float]) -> tuple[str, ...]:
+        """Tiles to consult for one farm, the one with most of it first; only tiles whose pixels line up with its."""
+        ranked = sorted(touched, key=lambda look: (-touched[look], look[1]))
+        lattices = [Lattice.of(self._pieces[look][0].red.grid) for look in ranked]
+        return tuple(look[1] for look, lattice in zip(ranked, lattices, strict=True) if lattice == lattices[0])
 
 
 @dataclass(frozen=True, slots=True)
-class _Reach:
-    """Farms near one tile. All arrays (n,), in the order of the farms."""
+class _Choices:
+    """On which tiles each farm can be observed in each pass: by pass and farm, the deepest inside first.
 
+    Arrays (k,), a row for each look at a farm, but for the last two: (c,), one for each pass and farm.
+    """
+
+    looks: Places
     farms: Places
-    """Positions of the farms whose boundary touches the tile."""
-    margin_m: npt.NDArray[np.float64]
-    """Distance of the boundary from the tile's edge; below zero where it sticks out."""
-    overlap_m2: npt.NDArray[np.float64]
-    """Area that the bounds of farm and tile share."""
+    rows: Places
+    """Of `reach`."""
+    reach: Reach
+    first: Places
+    """The row that a pass and farm begins with."""
+    counts: Places
+
+    def undecided(self) -> Places:
+        """Farms of which it is not certain on which tiles they are observed."""
+        rival = self.reach.most_m[self.rows]
+        rival[self.first] = -np.inf
+        rivals = np.maximum.reduceat(rival, self.first) if len(rival) else rival
+        best = self.rows[self.first]
+        least = self.reach.least_m[best]
+        # On the only tile that a farm touches it is observed however it lies there.
+        is_certain = np.where(self.counts == 1, self.reach.touches[best], (least >= 0) & (least > rivals))
+        return self.farms[self.first[~is_certain]]
+
+    def are_on_one(self) -> Flags:
+        """(c,): whether one tile holds the farm whole, or is all there is."""
+        found: Flags = (self.counts == 1) | (self.reach.least_m[self.rows[self.first]] >= 0)
+        return found
 
 
 def plan(
@@ -47,7 +189,7 @@ def plan(
     observed: Observed | None = None,
     method: str = "",
 ) -> list[SceneWork]:
-    """The work that is due, tile by tile, the newest passes of each first: footprints are made once for a tile.
+    """The work that is due for farms that are in memory, tile by tile, the newest passes of each first.
 
     A farm inside several overlapping tiles is observed once in a pass: on the tile that holds it whole, with the
     widest margin. A farm that no tile of the pass holds whole is observed on all tiles of one zone that it touches,
@@ -62,151 +204,7 @@ def plan(
     Returns:
         Units of work whose farms have no observation from exactly these inputs.
     """
-    tiles: dict[tuple[str, Grid], _Reach] = {}
-    by_pass: dict[str, dict[str, tuple[Scene, ...]]] = defaultdict(dict)
-    for (pass_id, tile), scenes in pieces.items():
-        by_pass[pass_id][tile] = scenes
-    works = []
-    boundaries = _Boundaries(farms)
-    for pass_id, over in by_pass.items():
-        reaches = {}
-        for tile, scenes in over.items():
-            key = (tile, scenes[0].red.grid)
-            if key not in tiles:
-                tiles[key] = boundaries.near(scenes[0].red.grid)
-            reaches[tile] = tiles[key]
-        done = observed(pass_id) if observed is not None else {}
-        for names, members in _assign(over, reaches, len(farms)).items():
-            work = SceneWork(
-                pass_id=pass_id,
-                tiles=names,
-                scenes=tuple(scene for name in names for scene in over[name]),
-                farm_ids=tuple(farms[place].id for place in members),
-                method=method,
-            )
-            due = _due(work, [farms[place] for place in members], done)
-            if due is not None:
-                works.append(due)
-    return sorted(works, key=lambda work: (work.tile_set, -work.acquired_at.timestamp(), work.pass_id))
-
-
-def _due(work: SceneWork, farms: Sequence[Farm], done: Mapping[tuple[int, int], str]) -> SceneWork | None:
-    inputs = work.inputs
-    missing = tuple(farm.id for farm in farms if done.get((farm.id, farm.boundary_version)) != inputs)
-    if not missing:
-        return None
-    return dataclasses.replace(work, farm_ids=missing)
-
-
-def _assign(
-    over: Mapping[str, tuple[Scene, ...]], reaches: Mapping[str, _Reach], count: int
-) -> dict[tuple[str, ...], list[int]]:
-    """Tiles of one pass to the positions of the farms that are observed on them."""
-    best = np.full(count, -np.inf)
-    choice = np.full(count, -1, dtype=np.intp)
-    names = sorted(over)
-    for number, name in enumerate(names):
-        reach = reaches[name]
-        better = (reach.margin_m >= 0) & (reach.margin_m > best[reach.farms])
-        best[reach.farms[better]] = reach.margin_m[better]
-        choice[reach.farms[better]] = number
-    groups: dict[tuple[str, ...], list[int]] = defaultdict(list)
-    for place in np.flatnonzero(choice >= 0).tolist():
-        groups[names[choice[place]],].append(place)
-    for place, touched in _homeless(names, reaches, choice).items():
-        groups[_mosaic(touched, over)].append(place)
-    return groups
-
-
-def _homeless(names: Sequence[str], reaches: Mapping[str, _Reach], choice: Places) -> dict[int, dict[str, float]]:
-    """Farms that no tile holds whole: for each the tiles it touches, with the area they share."""
-    touched: dict[int, dict[str, float]] = defaultdict(dict)
-    for name in names:
-        reach = reaches[name]
-        left = choice[reach.farms] < 0
-        for place, area in zip(reach.farms[left].tolist(), reach.overlap_m2[left].tolist(), strict=True):
-            touched[place][name] = area
-    return touched
-
-
-def _mosaic(touched: Mapping[str, float], over: Mapping[str, tuple[Scene, ...]]) -> tuple[str, ...]:
-    """Tiles to consult for one farm, the one with most of it first; only tiles whose pixels line up with its."""
-    ranked = sorted(touched, key=lambda name: (-touched[name], name))
-    lattice = Lattice.of(over[ranked[0]][0].red.grid)
-    return tuple(name for name in ranked if Lattice.of(over[name][0].red.grid) == lattice)
-
-
-class _Boundaries:
-    """Boundaries of the farms, projected to each zone once."""
-
-    def __init__(self, farms: Sequence[Farm]) -> None:
-        self._farms = farms
-        boxes = np.array([farm.bbox for farm in farms], dtype=np.float64).reshape(-1, 4)
-        self._boxes = boxes
-        self._projected: dict[int, tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]] = {}
-
-    def near(self, grid: Grid) -> _Reach:
-        """Farms whose boundary touches the bounds of a tile."""
-        candidates = np.flatnonzero(self._touching(*_lonlat_box(grid)))
-        bounds = self._bounds(candidates, grid.epsg)
-        left, bottom, right, top = grid.bounds
-        inside = np.column_stack((bounds[:, 0] - left, bounds[:, 1] - bottom, right - bounds[:, 2], top - bounds[:, 3]))
-        width = np.minimum(bounds[:, 2], right) - np.maximum(bounds[:, 0], left)
-        height = np.minimum(bounds[:, 3], top) - np.maximum(bounds[:, 1], bottom)
-        # A boundary that the zone's projection does not reach is not near: its bounds are NaN.
-        touches = (width > 0) & (height > 0)
-        return _Reach(candidates[touches], inside.min(axis=1)[touches], (width * height)[touches])
-
-    def _touching(self, west: float, south: float, east: float, north: float) -> npt.NDArray[np.bool_]:
-        """Which farms' boxes touch a box; either may cross the antimeridian (west > east)."""
-        w, s, e, n = self._boxes.T
-        level = (s <= north) & (n >= south)
-        spans = ((west, east),) if west <= east else ((west, 180.0), (-180.0, east))
-        found = np.zeros(len(w), np.bool_)
-        for low, high in spans:
-            found |= np.where(w <= e, (w <= high) & (e >= low), (w <= high) | (e >= low))
-        return level & found
-
-    def _bounds(self, places: Places, epsg: int) -> npt.NDArray[np.float64]:
-        """(n, 4) left, bottom, right, top in metres of the zone."""
-        if epsg not in self._projected:
-            self._projected[epsg] = (np.full((len(self._farms), 4), np.nan), np.zeros(len(self._farms), np.bool_))
-        kept, known = self._projected[epsg]
-        missing = places[~known[places]]
-        if len(missing):
-            bounds = shapely.bounds(project([self._farms[place].boundary for place in missing], epsg, is_strict=False))
-            bounds[~np.isfinite(bounds).all(axis=1)] = np.nan
-            kept[missing] = bounds
-            known[missing] = True
-        return kept[places]
-
-
-@lru_cache(maxsize=4096)
-def _lonlat_box(grid: Grid) -> tuple[float, float, float, float]:
-    """west, south, east, north of a tile, west > east where it crosses the antimeridian."""
-    to_degrees = Transformer.from_crs(grid.epsg, 4326, always_xy=True)
-    left, bottom, right, top = grid.bounds
-    steps = np.linspace(0, 1, 21)
-    x = np.concatenate(
-        (left + steps * (right - left), left + steps * (right - left), np.full(21, left), np.full(21, right))
-    )
-    y = np.concatenate(
-        (np.full(21, bottom), np.full(21, top), bottom + steps * (top - bottom), bottom + steps * (top - bottom))
-    )
-    lon, lat = to_degrees.transform(x, y)
-    if lon.max() - lon.min() > 180:
-        return float(lon[lon > 0].min()), float(lat.min()), float(lon[lon < 0].max()), float(lat.max())
-    return float(lon.min()), float(lat.min()), float(lon.max()), float(lat.max())
-
-
-def lonlat_boxes(farms: Iterable[Farm]) -> list[tuple[float, float, float, float]]:
-    """Boxes of the farms for a catalog search, one for each far-apart part of a farm."""
-    boxes = []
-    for farm in farms:
-        west, south, east, north = farm.bbox
-        is_small = west <= east and east - west < 1 and north - south < 1
-        parts = (
-            [farm.bbox] if is_small else [part.bounds for part in shapely.get_parts(shapely.from_wkb(farm.boundary))]
-        )
-        boxes.extend(parts)
-    return boxes
+    planner = Planner(pieces, method=method)
+    plots = Plots.of([(farm.id, farm.boundary_version, *farm.bbox) for farm in farms])
+    planner.add(plots, lambda places: {place: farms[place].boundary for place in places}, observed)
+    return planner.works()

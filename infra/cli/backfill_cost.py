@@ -18,7 +18,7 @@ from flows.wanted import wanted_farms
 from infra.cli.running import progress_bar
 from infra.settings import Settings
 from models.days import FIRST_SCENE, Step, pieces_newest_first
-from models.domain import Farm
+from models.selection import Selection, selected_ids
 from models.weather_missing import DaySpan
 from tasks.bench import Bench, catalogs_of, open_bench
 from tasks.ndvi_cost import NdviCost, ndvi_cost
@@ -122,7 +122,7 @@ def estimate(settings: Settings, wanted: Wanted) -> Costs:
         options = {"is_for_some": wanted.is_for_some, "is_asked_for": True}
         bench = stack.enter_context(open_bench(settings, **options))
         with bench.stores.engine.connect() as connection:
-            farms = wanted_farms(connection, wanted.farms, wanted.bbox)
+            selection, farms = wanted_farms(connection, wanted.farms, wanted.bbox)
         done, total = 0, len(wanted.months) + len(wanted.years)
 
         def step(days: DaySpan) -> None:
@@ -130,29 +130,31 @@ def estimate(settings: Settings, wanted: Wanted) -> Costs:
             done += 1
             advance(str(days.first), done, total)
 
-        ndvi = tuple(_ndvi(bench, farms, wanted.months, step))
-        weather = tuple(_weather(settings, wanted, farms, step))
-    return Costs(farms=len(farms), ndvi=ndvi, weather=weather)
+        ndvi = tuple(_ndvi(bench, selection, wanted.months, step)) if farms else ()
+        weather = tuple(_weather(settings, wanted, selection, step)) if farms else ()
+    return Costs(farms=farms, ndvi=ndvi, weather=weather)
 
 
 def _ndvi(
-    bench: Bench, farms: list[Farm], months: list[DaySpan], step: Callable[[DaySpan], None]
+    bench: Bench, selection: Selection, months: list[DaySpan], step: Callable[[DaySpan], None]
 ) -> Iterator[NdviCost]:
     catalogs = catalogs_of(bench.settings)
     for month in months:
-        cost = ndvi_cost(bench, catalogs, farms, month)
+        cost = ndvi_cost(bench, catalogs, selection, month)
         step(month)
         if cost.scenes or cost.problems:
             yield cost
 
 
 def _weather(
-    settings: Settings, wanted: Wanted, farms: list[Farm], step: Callable[[DaySpan], None]
+    settings: Settings, wanted: Wanted, selection: Selection, step: Callable[[DaySpan], None]
 ) -> Iterator[WeatherCost]:
-    if not wanted.years or not farms:
+    if not wanted.years:
         return
     with open_weather_bench(settings, is_live=False) as bench:
-        cells = cells_wanted(bench, farm_ids=[farm.id for farm in farms] if wanted.is_for_some else None)
+        with bench.stores.engine.connect() as connection:
+            ids = None if selection.is_all else selected_ids(connection, selection)
+        cells = cells_wanted(bench, farm_ids=ids)
         for year in wanted.years:
             cost = weather_cost(bench, cells, year)
             step(year)

@@ -6,6 +6,8 @@ import itertools
 import math
 from collections.abc import Iterable
 
+import shapely
+
 from models.errors import BadInput
 
 Box = tuple[float, float, float, float]
@@ -29,6 +31,11 @@ def search_boxes(bboxes: Iterable[tuple[float, float, float, float]]) -> tuple[B
     """
     pieces = {piece for bbox in bboxes for part in _parts(bbox) for piece in _cut(part)}
     return tuple(sorted(_padded(box) for box in _grouped(sorted(pieces))))
+
+
+def part_boxes(outlines: Iterable[bytes]) -> list[Box]:
+    """Boxes of the parts of these boundaries (WKB in longitude and latitude): they may lie far apart."""
+    return [part.bounds for outline in outlines for part in shapely.get_parts(shapely.from_wkb(outline))]
 
 
 def _parts(bbox: tuple[float, float, float, float]) -> list[Box]:

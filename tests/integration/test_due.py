@@ -17,6 +17,7 @@ from models.domain import Farm, SceneWork
 from models.farms import active_farms, upsert_farms
 from models.ledger import finish_work, plan_work, record_scenes
 from models.observations import save_observations
+from models.selection import Selection
 from tasks.bench import Bench
 from tasks.due import find_due
 from tasks.imagery.catalogs import KNOWN_CATALOGS
@@ -88,33 +89,32 @@ def test_what_failed_is_due_again_also_in_a_run_of_other_days(
     engine: Engine, redis_url: str, farms: list[Farm]
 ) -> None:
     here = bench(engine, redis_url)
-    [due] = find_due(here, CATALOGS, farms, JUNE)
+    [due] = find_due(here, CATALOGS, Selection(), JUNE)
     assert due.farm_ids == tuple(farm.id for farm in farms)
     answer(engine, due, failed=[farms[1].id])
-    [left] = find_due(bench(engine, redis_url), CATALOGS, farms, JULY)
+    [left] = find_due(bench(engine, redis_url), CATALOGS, Selection(), JULY)
     assert (left.pass_id, left.farm_ids) == (due.pass_id, (farms[1].id,))
     answer(engine, left, failed=[])
-    assert find_due(bench(engine, redis_url), CATALOGS, farms, JULY) == []
-    assert find_due(bench(engine, redis_url), CATALOGS, farms, JUNE) == []
+    assert find_due(bench(engine, redis_url), CATALOGS, Selection(), JULY) == []
+    assert find_due(bench(engine, redis_url), CATALOGS, Selection(), JUNE) == []
 
 
 def test_a_farm_that_moved_off_the_pass_is_let_go(engine: Engine, redis_url: str, farms: list[Farm]) -> None:
-    [due] = find_due(bench(engine, redis_url), CATALOGS, farms, JUNE)
+    [due] = find_due(bench(engine, redis_url), CATALOGS, Selection(), JUNE)
     answer(engine, due, failed=[farms[1].id])
     with engine.begin() as connection:
         upsert_farms(connection, [draft(2, field(lon=3.0, lat=45.5))])
-        moved = list(active_farms(connection))
-    assert find_due(bench(engine, redis_url), CATALOGS, moved, JULY) == []
+    assert find_due(bench(engine, redis_url), CATALOGS, Selection(), JULY) == []
     with engine.connect() as connection:
         [(state, pending)] = connection.execute(text("SELECT state, pending_farm_ids FROM work")).all()
     assert (state, pending) == ("done", [])
 
 
 def test_a_setting_that_changes_numbers_makes_them_due_again(engine: Engine, redis_url: str, farms: list[Farm]) -> None:
-    [due] = find_due(bench(engine, redis_url), CATALOGS, farms, JUNE)
+    [due] = find_due(bench(engine, redis_url), CATALOGS, Selection(), JUNE)
     answer(engine, due, failed=[])
-    assert find_due(bench(engine, redis_url), CATALOGS, farms, JUNE) == []
-    [again] = find_due(bench(engine, redis_url, inner_margin_m=10), CATALOGS, farms, JUNE)
+    assert find_due(bench(engine, redis_url), CATALOGS, Selection(), JUNE) == []
+    [again] = find_due(bench(engine, redis_url, inner_margin_m=10), CATALOGS, Selection(), JUNE)
     assert again.farm_ids == due.farm_ids
     assert again.inputs != due.inputs
 
