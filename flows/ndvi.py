@@ -21,12 +21,12 @@ from prefect.events import emit_event
 from prefect.exceptions import PrefectException
 from prefect.futures import PrefectFuture, as_completed
 from prefect.logging import get_run_logger
-from prefect.states import Completed, Failed
+from prefect.states import Cancelled, Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.utilities.annotations import quote
 
 from flows.counting import counted
-from flows.going_on import MONTH, Then, going_on
+from flows.going_on import MONTH, BackfillCancelled, Then, going_on
 from flows.reconcile import at_work
 from flows.wanted import wanted_farms
 from infra.dask import dashboard_of
@@ -173,8 +173,11 @@ def ndvi_days(
         bbox: only farms that touch this box of west, south, east, north in degrees.
         then: go on with older days in further runs, a month each; for long backfills, given by `swath backfill`.
     """
-    with going_on(then, start, step=MONTH):
-        return _run(start, end, farms=farms, bbox=bbox, again=again, is_asked_for=True)
+    try:
+        with going_on(then, start, step=MONTH):
+            return _run(start, end, farms=farms, bbox=bbox, again=again, is_asked_for=True)
+    except BackfillCancelled as reason:
+        return Cancelled(message=str(reason))
 
 
 def _run(

@@ -20,12 +20,12 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import State
 from prefect.exceptions import PrefectException
 from prefect.futures import PrefectFuture, as_completed
-from prefect.states import Completed, Failed
+from prefect.states import Cancelled, Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.utilities.annotations import quote
 
 from flows.counting import counted
-from flows.going_on import YEAR, Then, going_on
+from flows.going_on import YEAR, BackfillCancelled, Then, going_on
 from flows.reconcile import at_work
 from flows.wanted import wanted_farms
 from infra.settings import load_settings
@@ -161,8 +161,11 @@ def backfill_weather(
         then: go on with older days in further runs, a year each, and when the day's allowance is used up with the same
             ones on the next day; for long backfills, given by `swath backfill`.
     """
-    with going_on(then, start, step=YEAR) as onward:
-        summary, onward.may_go_on_at = _fill(start, end, farms=farms, bbox=bbox)
+    try:
+        with going_on(then, start, step=YEAR) as onward:
+            summary, onward.may_go_on_at = _fill(start, end, farms=farms, bbox=bbox)
+    except BackfillCancelled as reason:
+        return Cancelled(message=str(reason))
     _leave_artifact(summary)
     return summary.as_state()
 
