@@ -293,7 +293,8 @@ async def refresh(call: Call[FarmPath, None, None]) -> Answer:
         raise unavailable("asking for work") from error
     message = "a fresh look was asked for" if asked.is_new else "a fresh look had been asked for and is not done yet"
     data = RefreshAsked(external_farm_id=farm, run_id=asked.run_id, asked_at=asked.asked_at, is_new=asked.is_new)
-    return Answer.of(data.model_dump(), status=202, word="processing", message=message, cache_control="no-store")
+    answer = Answer.of(data.model_dump(), status=202, word="processing", message=message, cache_control="no-store")
+    return answer.but(headers={"retry-after": str(RETRY_S)})
 
 
 _FARM = "/api/v1/farms/{external_farm_id}"
