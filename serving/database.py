@@ -31,6 +31,9 @@ READ_DEADLINE_S = 3.0
 
 WRITE_DEADLINE_S = 30.0
 
+CANCEL_TIMEOUT_S = 0.3
+"""How long Postgres is asked to leave a query whose deadline is over; psycopg waits ten seconds if it hangs."""
+
 MOST_WAITING = 500
 """Requests that may wait for a connection; beyond, the answer is 503 at once."""
 
@@ -120,6 +123,18 @@ class Database:
             log.warning("Postgres is left alone for a moment", error=str(error))
 
 
+class _Impatient(psycopg.AsyncConnection[DictRow]):
+    """A connection that is given up when not even the request to leave a query is heard."""
+
+    async def cancel_safe(self, *, timeout: float = CANCEL_TIMEOUT_S) -> None:
+        """Ask Postgres to leave the query that is under way; if it does not hear that, close the connection."""
+        try:
+            await super().cancel_safe(timeout=min(timeout, CANCEL_TIMEOUT_S))
+        except psycopg.errors.CancellationTimeout:
+            self.pgconn.finish()
+            raise
+
+
 class _Broken(Exception):
     """The connection that was lent had been broken; another may work."""
 
@@ -150,7 +165,7 @@ def make_pool(url: str, *, size: int) -> Pool:
         reconnect_timeout=10,
         open=False,
         name="serving",
-        connection_class=psycopg.AsyncConnection[DictRow],
+        connection_class=_Impatient,
         kwargs={
             "autocommit": True,  # a read costs one exchange, not three
             "row_factory": dict_row,

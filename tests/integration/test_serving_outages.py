@@ -52,11 +52,20 @@ class Servers:
     def start_postgres(self) -> None:
         self.postgres.enter_context(local_postgres(self.home, durable=False))
 
-    def processes_of_postgres(self) -> list[psutil.Process]:
-        """The one that takes connections first: it cannot start others then."""
+    @contextlib.contextmanager
+    def hanging_postgres(self) -> Iterator[None]:
+        """Stop it in the middle of its work, the one that starts the others first."""
         file = self.home / "postgres" / "data" / "postmaster.pid"
         first = psutil.Process(int(file.read_text().split()[0]))
-        return [first, *first.children(recursive=True)]
+        first.suspend()
+        others = first.children(recursive=True)
+        try:
+            for process in others:
+                process.suspend()
+            yield
+        finally:
+            for process in (*others, first):
+                process.resume()
 
     def readers(self, path: str, count: int = 8) -> contextlib.AbstractContextManager[Readers]:
         return readers(self.api, self.key, path, count=count)
@@ -137,16 +146,10 @@ def test_postgres_stops_and_cached_reads_go_on(servers: Servers) -> None:
 def test_postgres_hangs_and_cached_reads_go_on(servers: Servers) -> None:
     with servers.readers(CACHED) as cached, servers.readers(SERIES, count=4) as series:
         series.wait_for("200 hit")
-        hanging = servers.processes_of_postgres()
-        try:
-            for process in hanging:
-                process.suspend()
+        with servers.hanging_postgres():
             series.wait_for("503 hit")
             cached.wait_for("200 hit", more=200)
             assert not store_of(servers, "postgres")
-        finally:
-            for process in reversed(hanging):
-                process.resume()
         series.wait_for("200 hit")
         assert store_of(servers, "postgres")
     assert {kind.split()[0] for kind in cached.seen} == {"200"}
