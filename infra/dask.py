@@ -226,7 +226,7 @@ def _dashboard(client: Any) -> str | None:
 
 
 def _security(settings: Settings) -> Any:
-    """How the connection is secured: by our own settings, or by those of Dask when ours are not set.
+    """How the connection is secured; None for one that is not.
 
     Raises:
         ServerTrouble: a certificate or key cannot be read.

@@ -325,10 +325,11 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _dask_tls_is_whole(self) -> Settings:
         files = (self.dask_tls_ca_file, self.dask_tls_cert_file, self.dask_tls_key_file)
+        is_tls = (self.dask_address or "").startswith("tls://")
         if any(files) and not all(files):
             raise ValueError("SWATH_DASK_TLS_CA_FILE, _CERT_FILE and _KEY_FILE are needed together")
-        if any(files) and not (self.dask_address or "").startswith("tls://"):
-            raise ValueError("SWATH_DASK_ADDRESS must begin with tls:// where SWATH_DASK_TLS_CA_FILE is set")
+        if is_tls != all(files):
+            raise ValueError("a SWATH_DASK_ADDRESS with tls:// and SWATH_DASK_TLS_CA_FILE are needed together")
         return self
 
     @model_validator(mode="after")

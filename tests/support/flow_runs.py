@@ -14,6 +14,8 @@ from prefect.client.schemas.filters import (
     ArtifactFilterFlowRunId,
     FlowRunFilter,
     FlowRunFilterId,
+    LogFilter,
+    LogFilterFlowRunId,
 )
 from prefect.client.schemas.objects import State, TaskRun
 
@@ -66,6 +68,18 @@ def artifact_rows(state: State[Any], *, key: str = "ndvi-summary") -> list[list[
     """The cells of the artifact's table of scenes or batches, its heading left out."""
     lines = [line for line in artifact(state, key=key).splitlines() if line.startswith("| ")]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+
+def logged(state: State[Any]) -> list[str]:
+    """The lines that Prefect has of a flow run's log, once there are any."""
+    of_run = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[_flow_run_id(state)]))
+    deadline = time.monotonic() + RECORDED_WITHIN_S
+    with get_client(sync_client=True) as client:
+        while True:
+            found = [each.message for each in client.read_logs(log_filter=of_run, limit=200)]
+            if found or time.monotonic() > deadline:
+                return found
+            time.sleep(0.2)
 
 
 def _flow_run_id(state: State[Any]) -> uuid.UUID:
