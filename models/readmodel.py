@@ -15,7 +15,17 @@ from sqlalchemy import Connection, text
 from models.domain import INDEX
 from models.state import ReadModel, publish_command, read_model, state_key, states_sql
 
-__all__ = ["FARMS_AT_ONCE", "ReadModel", "catch_up", "publish", "read_models", "republish", "state_key"]
+__all__ = [
+    "FARMS_AT_ONCE",
+    "ReadModel",
+    "catch_up",
+    "newest_revision",
+    "publish",
+    "publish_changed",
+    "read_models",
+    "republish",
+    "state_key",
+]
 
 FARMS_AT_ONCE = 500
 """Read models that one command to Redis carries: about 400 kB and a few milliseconds."""
@@ -70,15 +80,32 @@ def catch_up(connection: Connection, client: Redis, *, mask_policy: str, index: 
         redis.RedisError: as `publish`; the next call starts from the same revision.
     """
     mark = f"swath:v2:complete:{mask_policy}:{index}"
-    newest: int = connection.execute(text(_NEWEST)).scalar_one()
+    newest = newest_revision(connection)
     known = client.get(mark)
     if known is None:
         written = republish(connection, client, mask_policy=mask_policy, index=index)
     else:
-        changed = connection.execute(text(_CHANGED_SINCE), {"revision": int(known)}).scalars().all()
-        written = publish(client, read_models(connection, changed, mask_policy=mask_policy, index=index))
+        written = publish_changed(connection, client, since=int(known), mask_policy=mask_policy, index=index)
     client.set(mark, newest)
     return written
+
+
+def newest_revision(connection: Connection) -> int:
+    """Return the last revision of a farm or an observation; 0 when there are none."""
+    return int(connection.execute(text(_NEWEST)).scalar_one())
+
+
+def publish_changed(connection: Connection, client: Redis, *, since: int, mask_policy: str, index: str = INDEX) -> int:
+    """Publish every farm, active or not, that changed after a revision; return how many were written.
+
+    Whoever changes farms does this after the commit, so that no reader is given the state of before, or told that a
+    farm is still somebody else's.
+
+    Raises:
+        redis.RedisError: as `publish`.
+    """
+    changed = connection.execute(text(_CHANGED_SINCE), {"revision": since}).scalars().all()
+    return publish(client, read_models(connection, changed, mask_policy=mask_policy, index=index))
 
 
 _NEWEST = """

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import orjson
 import typer
+from redis.exceptions import RedisError
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from infra.settings import Settings, load_settings
-from infra.stores import open_stores
+from infra.stores import Stores, open_stores
 from models.clients import client_id_of
 from models.domain import Farm
 from models.farms import ImportOutcome, count_farms, list_farms, stored_farms, upsert_farms
+from models.readmodel import newest_revision, publish_changed
 
 if TYPE_CHECKING:
     from tasks.farms.files import FarmFile
@@ -80,17 +83,33 @@ def _stored(
 ) -> ImportOutcome:
     from tasks.farms.identity import check_same_source
 
-    with open_stores(settings) as stores, stores.engine.begin() as connection:
-        if not is_named:  # who names the dataset says that it is the same source
-            known = stored_farms(connection, include_inactive=True, external_ids=found.made_ids)
-            given = {each.external_farm_id: each.boundary for each in found.drafts}
-            check_same_source(
-                found.dataset,
-                stored=((farm.external_farm_id, farm.boundary) for farm in known),
-                given={identity: given[identity] for identity in found.made_ids},
-            )
-        client_id = None if client is None else client_id_of(connection, client)
-        return upsert_farms(connection, found.drafts, reactivate=reactivate, client_id=client_id)
+    with open_stores(settings) as stores:
+        with stores.engine.begin() as connection:
+            since = newest_revision(connection)
+            if not is_named:  # who names the dataset says that it is the same source
+                known = stored_farms(connection, include_inactive=True, external_ids=found.made_ids)
+                given = {each.external_farm_id: each.boundary for each in found.drafts}
+                check_same_source(
+                    found.dataset,
+                    stored=((farm.external_farm_id, farm.boundary) for farm in known),
+                    given={identity: given[identity] for identity in found.made_ids},
+                )
+            client_id = None if client is None else client_id_of(connection, client)
+            outcome = upsert_farms(connection, found.drafts, reactivate=reactivate, client_id=client_id)
+        _publish(stores, settings, since=since)
+    return outcome
+
+
+def _publish(stores: Stores, settings: Settings, *, since: int) -> None:
+    """Give readers the farms as they are now; with a word on standard error when Redis does not take them."""
+    try:
+        with stores.engine.connect() as connection:
+            publish_changed(connection, stores.redis, since=since, mask_policy=settings.mask_policy.name)
+    except RedisError as error:
+        sys.stderr.write(
+            f"swath: stored, but Redis does not answer ({error}): until the next run of the flows, readers may be "
+            "given these farms as they were, and as whose they were\n"
+        )
 
 
 def _report(file: Path, found: FarmFile, outcome: ImportOutcome) -> dict[str, Any]:
