@@ -63,6 +63,7 @@ farms = Table(
     CheckConstraint("south <= north", name="south_below_north"),
     CheckConstraint("area_ha > 0", name="has_area"),
     Index(None, "client_id", "id"),
+    Index(None, "revision"),
 )
 """`client_id` is the client of the API that the farm belongs to; NULL: the operator's own."""
 
