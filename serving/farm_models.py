@@ -24,6 +24,7 @@ from models.places import Bbox, bbox_from
 from models.registry import StoredFarm
 from models.texts import MAX_TEXT, clean_text
 from serving.endpoints import Strict
+from serving.fields import FarmId
 
 MOST_FARMS = 1_000
 """Farms of one sync."""
@@ -124,7 +125,7 @@ class FarmIn(_Shaped):
         json_schema_extra={"anyOf": [{"required": ["geometry"]}, {"required": ["bbox"]}]},
     )
 
-    external_farm_id: uuid.UUID
+    external_farm_id: FarmId
     external_user_id: Text
     name: Text
 

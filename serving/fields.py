@@ -36,7 +36,24 @@ Day = Annotated[dt.date, BeforeValidator(_as_day)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
+_FARM_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+
+
+def _as_farm_id(value: Any) -> uuid.UUID:
+    """A farm's id in the one form that it is told in: pydantic takes it in braces, as a URN and without hyphens, too,
+    and who compares addresses as text would know one farm by several names."""
+    if isinstance(value, uuid.UUID):
+        return value
+    if isinstance(value, str) and _FARM_ID.fullmatch(value):
+        return uuid.UUID(value)
+    allowed = {"allowed": "32 hexadecimal digits as 8-4-4-4-12, such as 5f2b6a0e-8c1d-4e9a-9b57-3d2f1c0a7e64"}
+    raise PydanticCustomError("farm_id", "is not a UUID", allowed)
+
+
+FarmId = Annotated[uuid.UUID, BeforeValidator(_as_farm_id)]
+
+
 class FarmPath(Strict):
     """Which farm."""
 
-    external_farm_id: uuid.UUID
+    external_farm_id: FarmId

@@ -437,6 +437,8 @@ BAD: list[tuple[bytes | dict[str, Any] | list[Any], int, str]] = [
     (b"null", 422, "body"),
     (_with(external_farm_id="not-a-uuid"), 422, "body.external_farm_id"),
     (_with(external_farm_id=7), 422, "body.external_farm_id"),
+    (_with(external_farm_id="urn:uuid:00000000-0000-0000-0000-000000000001"), 422, "body.external_farm_id"),
+    (_with(external_farm_id=f"{1:032x}"), 422, "body.external_farm_id"),
     (_with(name=7), 422, "body.name"),
     (_with(name="nul\x00byte"), 422, "body.name"),
     (_with(name="x" * 201), 422, "body.name"),

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -376,6 +377,25 @@ class TestSeries:
             told = answer.json()
             assert (told["status"], told["data"], told["errors"][0]["field"]) == ("error", None, field)
             assert told["errors"][0]["allowed"] or told["errors"][0]["problem"]
+
+        place.run(ask)
+
+    def test_a_farm_has_one_name_on_all_routes(self, place: Place) -> None:
+        farm_id = uuid.UUID(int=0xABC)
+        others = (f"urn:uuid:{farm_id}", f"{{{farm_id}}}", farm_id.hex, f" {farm_id}")
+
+        async def ask(one: Worker) -> None:
+            of_farms = [each for each in ENDPOINTS if "{external_farm_id}" in each.path]
+            assert len(of_farms) > 8
+            for each in of_farms:
+                for name in others:
+                    path = each.path.replace("{external_farm_id}", quote(name, safe=""))
+                    answer = await one.http.request(each.method, path, headers={"x-api-key": place.ours})
+                    assert answer.status_code == 422, (each.path, name)
+                    assert "path.external_farm_id" in [told["field"] for told in answer.json()["errors"]]
+            for name in (str(uuid.UUID(int=1)), str(farm_id), str(farm_id).upper()):
+                answer = await get(one, f"/api/v1/farms/{name}", place.ours)
+                assert answer.status_code == (200 if name.endswith("1") else 404)
 
         place.run(ask)
 
