@@ -184,6 +184,9 @@ def _environment(url: URL, folder: Path, server: PrefectServer) -> dict[str, str
             "PREFECT_UI_URL": origin,
             "PREFECT_SERVER_UI_STATIC_DIRECTORY": str(folder / "ui"),
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            # Who holds a place of a limited deployment, in files: kept in memory, as by default, that is forgotten when
+            # the server is started again, and Prefect then ends the runs that hold one, minutes later and half done.
+            "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
             "DO_NOT_TRACK": "1",
         }
     )

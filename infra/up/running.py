@@ -16,8 +16,9 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -28,7 +29,7 @@ from infra.settings import Settings
 from infra.up.one import only_one, write_note
 from infra.up.parts import Keeper, Part, Say
 from infra.up.programs import POOLS, Place, api_part, prefect_part, program, worker_part
-from infra.up.runs import end_leftovers, hand_back
+from infra.up.runs import end_leftovers, hand_back, living_runs
 from infra.up.stores import watch_stores
 from models.errors import BadInput, ServerTrouble
 from models.schema import upgrade
@@ -210,7 +211,8 @@ class _Run:
         await self._hand_back()
         async with asyncio.TaskGroup() as group:
             for pool in POOLS:
-                group.create_task(self._start(worker_part(place, pool, self._client)))
+                worker = worker_part(place, pool, self._client)
+                group.create_task(self._start(replace(worker, while_starting=partial(self._handing_back_dead, pool))))
         return ui.result(), self._elapsed()
 
     async def _start_prefect(self) -> float:
@@ -250,17 +252,31 @@ class _Run:
             raise ServerTrouble("the deployments could not be registered:\n" + "\n".join(lines[-5:]))
 
     async def _hand_back(self) -> None:
+        """Hand back the runs of all our workers, none of which runs."""
+        await asyncio.to_thread(self._hand_back_of, set(POOLS))
+
+    def _hand_back_of(self, pools: set[str], living: Collection[str] = ()) -> None:
         place = self._place
-        names = await asyncio.to_thread(
-            hand_back,
+        names = hand_back(
             place.prefect_url,
             place.prefect_auth,
             database_url=place.addresses.database_url,
-            workers=set(place.workers.values()),
+            workers={place.workers[pool] for pool in pools},
             has_no_others=place.prefect is not None,
+            living=living,
+            pools=pools,
         )
         if names:
             self._say(OWN, f"handed back, to be gone on with: {', '.join(names)}")
+
+    @contextlib.contextmanager
+    def _handing_back_dead(self, pool: str) -> Iterator[None]:
+        """Before a worker starts: hand back runs that went with the one before it, which nobody else would tell.
+
+        Until then they are Running for Prefect, or Pending for ever, and keep the places of their pool and deployment.
+        """
+        self._hand_back_of({pool}, living_runs(self._place.mark))
+        yield
 
     async def _stop_all(self) -> None:
         """Stop the API and the workers, then what they left running, and Prefect's server last."""

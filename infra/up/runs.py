@@ -22,6 +22,8 @@ from models.runs import end_run, unended_runs
 
 MARK = "SWATH_UP"
 """Variable in the environment of all that we start, and all that is started by it: the home it belongs to."""
+FLOW_RUN = "PREFECT__FLOW_RUN_ID"
+"""Variable by which a worker tells a process which flow run it is."""
 WORKER = "prefect.worker.name"
 """Label by which Prefect tells who ran a flow run."""
 MAX_STARTS = 5
@@ -30,7 +32,14 @@ PAGE = 200
 
 
 def hand_back(
-    api_url: str, auth: str | None, *, database_url: str, workers: Collection[str], has_no_others: bool
+    api_url: str,
+    auth: str | None,
+    *,
+    database_url: str,
+    workers: Collection[str],
+    has_no_others: bool,
+    living: Collection[str] = (),
+    pools: Collection[str] | None = None,
 ) -> list[str]:
     """Schedule the runs that these workers left unfinished anew, at once, and return their names.
 
@@ -41,13 +50,17 @@ def hand_back(
         workers: names of workers of which none runs any more.
         has_no_others: whether nobody else's workers take runs from that server: then a run that was only just taken,
             and not yet marked with a worker, is one of theirs.
+        living: flow runs whose processes go on without their worker: left to themselves.
+        pools: work pools from which these workers take runs; None for all.
 
     Raises:
         ServerTrouble: a server does not answer.
     """
     with _client(api_url, auth) as client:
         try:
-            left = [run for run in _unfinished(client) if _was_ours(run, workers, has_no_others=has_no_others)]
+            found = [run for run in _unfinished(client) if _was_ours(run, workers, has_no_others=has_no_others)]
+            dead = [run for run in found if run["id"] not in living]
+            left = [run for run in dead if pools is None or run.get("work_pool_name") in pools]
             _note_ends(database_url, {uuid.UUID(run["id"]) for run in left})
             for run in left:
                 body = {"state": _state_for(run), "force": True}
@@ -87,6 +100,17 @@ def end_leftovers(mark: str, *, timeout_s: float) -> int:
             process.kill()
     psutil.wait_procs(alive, timeout=5)
     return len(found)
+
+
+def living_runs(mark: str) -> set[str]:
+    """Flow runs that have a living process of ours, whether or not the worker that began it lives."""
+    found = set()
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            environment = process.environ()
+            if environment.get(MARK) == mark and FLOW_RUN in environment:
+                found.add(environment[FLOW_RUN])
+    return found
 
 
 def _is_ours(process: psutil.Process, mark: str) -> bool:

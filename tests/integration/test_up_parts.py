@@ -24,7 +24,7 @@ from infra.local.prefect import PrefectServer
 from infra.up.one import AlreadyRunning, only_one, write_note
 from infra.up.parts import Keeper, Part
 from infra.up.programs import program
-from infra.up.runs import MARK, MAX_STARTS, WORKER, end_leftovers, hand_back
+from infra.up.runs import FLOW_RUN, MARK, MAX_STARTS, WORKER, end_leftovers, hand_back, living_runs
 from models.errors import ServerTrouble
 from tests.support.other_process import Program
 from tests.support.simulated import query
@@ -214,6 +214,7 @@ def test_runs_of_our_workers_are_handed_back_and_others_are_left_alone(
             "being cancelled": run(ours, Cancelling()),
             "done": run(ours, Completed()),
             "of somebody else": run(theirs, Running()),
+            "goes on alone": run(ours, Running()),
             "often broken": run(ours, Running(), starts=MAX_STARTS),
         }
         engine = postgres_engine(database_url, pool_size=1)
@@ -224,6 +225,7 @@ def test_runs_of_our_workers_are_handed_back_and_others_are_left_alone(
                 database_url=database_url,
                 workers={ours},
                 has_no_others=False,
+                living={str(runs["goes on alone"].id)},
             )
             assert query(database_url, "SELECT outcome FROM runs") == [("broken",)]
         engine.dispose()
@@ -236,5 +238,18 @@ def test_runs_of_our_workers_are_handed_back_and_others_are_left_alone(
         "being cancelled": "Cancelled",
         "done": "Completed",
         "of somebody else": "Running",
+        "goes on alone": "Running",
         "often broken": "Crashed",
     }
+
+
+def test_a_flow_run_is_known_to_live_by_its_process_whoever_began_it() -> None:
+    mark, own, other = (str(uuid.uuid4()) for _ in range(3))
+    environment = {**os.environ, MARK: mark, FLOW_RUN: own}
+    with subprocess.Popen(["sleep", "60"], env=environment) as lives:
+        with subprocess.Popen(["sleep", "60"], env=environment | {MARK: other}) as of_another_home:
+            assert living_runs(mark) == {own}
+            assert living_runs(other) == {own}
+            of_another_home.kill()
+        lives.kill()
+    assert living_runs(mark) == set()
