@@ -113,6 +113,11 @@ class Script:
         with self._faults_lock:
             self._faults.clear()
 
+    def has(self, fault: Fault) -> bool:
+        """Whether it was told and not healed since."""
+        with self._faults_lock:
+            return any(each is fault for each in self._faults)
+
     def next_fault(self, path: str) -> Fault | None:
         """The fault for the request that just came for this path; counts it as an attempt."""
         with self._faults_lock:

@@ -231,7 +231,7 @@ class _Handler(BaseHTTPRequestHandler):
         if broken is not None:
             self.close_connection = True
             if broken.kind is Kind.STALL:
-                self._hang(broken.limit_s)
+                self._hang(broken)
 
     def _note(self, status: int, body_bytes: int, fault: Fault | None) -> None:
         request = Request(
@@ -244,10 +244,11 @@ class _Handler(BaseHTTPRequestHandler):
         )
         self.server.files.note(request)
 
-    def _hang(self, limit_s: float) -> None:
-        """Send nothing more until the client gives up, the server closes or the limit is reached."""
-        deadline = time.monotonic() + limit_s
-        while time.monotonic() < deadline and not self.server.files.closing.is_set():
+    def _hang(self, fault: Fault) -> None:
+        """Send nothing more until the client gives up, the fault heals, the server closes or the limit is reached."""
+        files = self.server.files
+        deadline = time.monotonic() + fault.limit_s
+        while time.monotonic() < deadline and files.has(fault) and not files.closing.is_set():
             if select.select([self.connection], [], [], 0.02)[0]:
                 return
 
