@@ -8,10 +8,9 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from itertools import groupby
 
 from starlette.applications import Starlette
-from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from infra.settings import Settings, load_settings
 from infra.telemetry import set_up_logs
@@ -62,22 +61,25 @@ def create_app(
         async with open_resources(settings, addresses, counts) as resources:
             yield {"resources": resources}
 
-    middleware = [Middleware(Frame)]
-    if settings.cors_origins:
-        middleware.append(
-            Middleware(
-                CORSMiddleware,
-                allow_origins=settings.cors_origins,
-                allow_methods=["GET", "POST", "PATCH", "DELETE"],
-                allow_headers=["Authorization", "Content-Type", "If-None-Match", "X-API-Key", "X-Request-ID"],
-                expose_headers=["ETag", "RateLimit", "RateLimit-Policy", "Retry-After", "X-Request-ID"],
-            )
-        )
-    app = Starlette(routes=_routes(endpoints), lifespan=lifespan, middleware=middleware)
+    app = Starlette(routes=_routes(endpoints), lifespan=lifespan)
+    # Starlette's own two layers would catch what the frame answers, and hand on each message once more.
+    app.middleware_stack = Frame(_with_cors(app.router, settings))
     # A redirect is no envelope, and it would take its host from the caller's word.
     app.router.redirect_slashes = False
     app.router.default = _nothing_here
     return app
+
+
+def _with_cors(app: ASGIApp, settings: Settings) -> ASGIApp:
+    if not settings.cors_origins:
+        return app
+    return CORSMiddleware(
+        app,
+        allow_origins=settings.cors_origins,
+        allow_methods=["GET", "POST", "PATCH", "DELETE"],
+        allow_headers=["Authorization", "Content-Type", "If-None-Match", "X-API-Key", "X-Request-ID"],
+        expose_headers=["ETag", "RateLimit", "RateLimit-Policy", "Retry-After", "X-Request-ID"],
+    )
 
 
 async def _nothing_here(scope: Scope, _receive: Receive, _send: Send) -> None:

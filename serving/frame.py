@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 
@@ -81,7 +82,7 @@ class _Sender:
                 (b"x-request-id", self._trace.request_id.encode()),
                 (b"server-timing", _server_timing(self._trace)),
             ]
-            message = {**message, "headers": headers}
+            message["headers"] = headers
         elif message["type"] == "http.response.body":
             self.size += len(message.get("body", b""))
         await self._send(message)
@@ -130,7 +131,10 @@ def _count(scope: Scope, trace: Trace, sender: _Sender) -> None:
 def _log(scope: Scope, trace: Trace, sender: _Sender) -> None:
     if trace.route in QUIET and sender.status < 500:
         return
-    log.info(
+    bound = log.bind()
+    if not bound.is_enabled_for(logging.INFO):
+        return
+    bound.info(
         "request",
         request_id=trace.request_id,
         method=scope["method"],
