@@ -49,11 +49,14 @@ async def worker(
     *,
     endpoints: Sequence[Endpoint] = (*ENDPOINTS, WHO_AM_I, ANYBODY),
     prefect_url: str | None = None,
+    prefect_auth: str | None = None,
     **settings: Any,
 ) -> AsyncIterator[Worker]:
     """Run one worker."""
     chosen = Settings(secret_key=SECRET, **settings)
-    addresses = Addresses(database_url=database_url, redis_url=redis_url, prefect_url=prefect_url)
+    addresses = Addresses(
+        database_url=database_url, redis_url=redis_url, prefect_url=prefect_url, prefect_auth=prefect_auth
+    )
     app = create_app(chosen, addresses, endpoints=endpoints)
     async with app.router.lifespan_context(app) as state:
         assert state is not None
