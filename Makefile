@@ -39,7 +39,7 @@ $(READY): requirements.lock pyproject.toml
 	fi
 	@touch $@
 
-demo: $(READY)  ## Show a season on simulated imagery
+demo: $(READY)  ## Show a season on simulated imagery, and serve it
 	@$(BIN)/swath demo
 
 test: $(READY)  ## Run the tests

@@ -6,7 +6,6 @@ import contextlib
 import datetime as dt
 import os
 import shlex
-import signal
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
@@ -19,14 +18,16 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from infra.cli.demo_api import CLIENT, demo_key, examples, served_api, show_examples
 from infra.cli.demo_weather import show_week
 from infra.cli.given import parse_day
 from infra.cli.ndvi import print_summary, run_days
 from infra.cli.running import prefect_server
 from infra.cli.weather import print_weather_summary, run_daily
 from infra.settings import Settings, load_settings
-from infra.stores import open_stores
+from infra.stores import Stores, open_stores
 from infra.telemetry import set_up_logs
+from models.clients import client_id_of
 from models.domain import Status
 from models.farms import stored_farms, upsert_farms
 from models.observations import export_observations
@@ -85,11 +86,11 @@ def demo(
             os.environ |= world.settings
             settings = load_settings()
             # Both kept open, so that the servers run on between the steps.
-            with open_stores(settings), prefect_server(settings):
+            with open_stores(settings) as stores, prefect_server(settings):
+                key = demo_key(stores, settings)
                 _import(console, settings, world)
                 is_loss = _observe_and_show(console, settings, days)
-                if sys.stdin.isatty() and sys.stdout.isatty():
-                    _stay(console, settings)
+                is_loss |= not _serve(console, settings, stores, key=key, days=days)
     if is_loss:
         raise typer.Exit(1)
 
@@ -132,7 +133,7 @@ def _import(console: Console, settings: Settings, world: Sandbox) -> None:
     limits = AreaLimits(min_ha=settings.min_farm_area_ha, max_ha=settings.max_farm_area_ha)
     found = read_farms(world.farms_file, limits=limits)
     with open_stores(settings) as stores, stores.engine.begin() as connection:
-        upsert_farms(connection, found.drafts)
+        upsert_farms(connection, found.drafts, client_id=client_id_of(connection, CLIENT))
     console.print(
         f"{len(found.drafts)} farms imported from {world.farms_file.name}, {len(world.items)} STAC items served."
     )
@@ -165,16 +166,29 @@ def _show_what_next(console: Console, settings: Settings) -> None:
     console.print(f".venv/bin/swath farms import FARMS.geojson && {run}", soft_wrap=True)
 
 
-def _stay(console: Console, settings: Settings) -> None:
-    """Go on serving the archive until Ctrl-C, so that numbers can be asked about."""
-    with open_stores(settings) as stores, stores.engine.connect() as connection:
+def _serve(console: Console, settings: Settings, stores: Stores, *, key: str, days: tuple[dt.date, dt.date]) -> bool:
+    """Serve the API: on a terminal until Ctrl-C, else until its two examples are answered; tell whether they were."""
+    is_watched = sys.stdin.isatty() and sys.stdout.isatty()
+    with served_api(stores, settings) as (url, crew):
+        if is_watched:
+            _show_explain(console, settings, stores)
+        until = " until Ctrl-C" if is_watched else ""
+        console.print(f"\nThe API answers at {url}, its contract at {url}/docs{until}:", soft_wrap=True)
+        is_answered = show_examples(console, examples(stores, url, key, days=days), is_asked=not is_watched)
+        if is_watched:
+            with contextlib.suppress(KeyboardInterrupt):
+                crew.keep()
+    return is_answered
+
+
+def _show_explain(console: Console, settings: Settings, stores: Stores) -> None:
+    """Say how to ask about a number; the archive is served for as long as the demo stays."""
+    with stores.engine.connect() as connection:
         farm = next(iter(stored_farms(connection)))
     environment = f"SWATH_HOME={_quoted(settings.home)} SWATH_STAC_URL={settings.stac_url}"
-    console.print("\nThe archive is served until Ctrl-C. Ask why a number is what it is, from another terminal:")
+    console.print("\nWhy a number is what it is, from another terminal:")
     command = f"{environment} .venv/bin/swath explain {farm.external_farm_id} DAY --png pixels.png"
     console.print(f"  {command}", soft_wrap=True)
-    with contextlib.suppress(KeyboardInterrupt):
-        signal.pause()
 
 
 def _quoted(path: Path) -> str:

@@ -413,4 +413,7 @@ def test_the_demo_shows_a_simulated_season_and_touches_nothing_of_the_user(
     assert sum(line.startswith(" ") and "%" in line for line in lines) >= 35, "a line for each farm"
     weeks = [line.split() for line in lines if re.fullmatch(r".* [PAF]{7} *", line)]
     assert len(weeks) == 40, "a week of weather for each farm"
+    *_, state, looked_at, series, table_of = lines
+    assert all(line.startswith("  curl -sS -H 'X-API-Key: swk_") for line in (state, series))
+    assert looked_at.split()[0] == table_of.split()[0] == "200", "what the two commands were answered"
     assert query(database_url, "SELECT (SELECT count(*) FROM farms), (SELECT count(*) FROM observations)") == [(0, 0)]
