@@ -19,16 +19,17 @@ from pyproj import Transformer
 from models.domain import Asset, Grid, Rescale, Scene
 
 CONTINENTS = (
-    (-125.0, 30.0, -70.0, 60.0),
+    (-130.0, 30.0, -65.0, 68.0),
     (-110.0, 15.0, -85.0, 30.0),
     (-78.0, -40.0, -40.0, 8.0),
-    (-10.0, 36.0, 45.0, 68.0),
+    (-10.0, 36.0, 45.0, 71.0),
     (-16.0, 5.0, 40.0, 32.0),
     (12.0, -34.0, 42.0, 5.0),
-    (45.0, 30.0, 135.0, 70.0),
+    (45.0, 30.0, 135.0, 73.0),
     (68.0, 8.0, 108.0, 30.0),
     (115.0, -38.0, 152.0, -15.0),
     (98.0, -8.0, 125.0, 8.0),
+    (135.0, 45.0, 179.5, 70.0),
     (165.0, -46.0, 179.5, -35.0),
 )
 """west, south, east, north in degrees."""
@@ -38,8 +39,8 @@ DISTRICT_DEG = 0.35
 SATELLITES = ("sentinel-2a", "sentinel-2b", "sentinel-2c")
 ORBITS_A_DAY = 14.3
 INCLINATION = math.radians(98.62)
-SEEN_M = 145_000 + 45_000
-"""From the ground track to the centre of a tile of which the swath has a good part."""
+SEEN_M = 145_000 + 65_000
+"""From the ground track to the centre of a tile of which the swath has some part."""
 EARTH_M = 6_371_000
 SQUARE_M, TILE_PX = 100_000, 10_980
 

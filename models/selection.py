@@ -61,8 +61,10 @@ def count_selected(connection: Connection, selection: Selection) -> int:
     return found
 
 
-def selected_plots(connection: Connection, selection: Selection) -> Iterator[list[Plot]]:
-    """Yield the farms by area, `PLOTS_AT_ONCE` at a time: UTM zone by zone, and in each from south to north.
+def selected_plots(
+    connection: Connection, selection: Selection, *, at_once: int = PLOTS_AT_ONCE
+) -> Iterator[list[Plot]]:
+    """Yield the farms by area, so many at once: UTM zone by zone, and in each from south to north.
 
     Passes go from north to south, so that the farms of one list are seen by few of them.
 
@@ -72,7 +74,7 @@ def selected_plots(connection: Connection, selection: Selection) -> Iterator[lis
     zone = func.floor((farms.c.west + 180) / 6)
     query = _only(_plots(), selection).order_by(zone, farms.c.south, farms.c.id)
     with connection.execute(query, execution_options={"stream_results": True}) as rows:
-        for part in rows.partitions(PLOTS_AT_ONCE):
+        for part in rows.partitions(at_once):
             yield [Plot(*row) for row in part]
 
 
