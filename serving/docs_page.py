@@ -39,7 +39,7 @@ h4 { margin: 1rem 0 .2rem; font-size: .9rem; color: var(--quiet); }
 code, pre { font: .86em/1.45 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; }
 code { background: var(--soft); padding: .05em .3em; border-radius: .25em; overflow-wrap: anywhere; }
 pre { background: var(--soft); padding: .7rem; border-radius: .4rem; overflow: auto; max-height: 24rem;
-  margin: .3rem 0; }
+  margin: .3rem 0; white-space: pre-wrap; overflow-wrap: anywhere; }
 table { border-collapse: collapse; width: 100%; font-size: .9rem; }
 td, th { text-align: left; vertical-align: top; padding: .3rem .6rem .3rem 0; border-top: 1px solid var(--line); }
 th { font-weight: 600; }
