@@ -9,7 +9,6 @@ import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-
 INDEX = "ndvi"
 """The index that is meant when none is named."""
 
