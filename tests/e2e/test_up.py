@@ -75,10 +75,12 @@ class Up:
 
 
 def start(home: Path, environment: dict[str, str]) -> Up:
+    # A Prefect server of other tests would be taken for the one to use.
+    others = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_API_")}
     with (home / "log").open("a") as log:
         process = subprocess.Popen(
             [Path(sys.executable).with_name("swath"), "up", "--port", "0", "--ui-port", "0", "--json"],
-            env=os.environ | {"SWATH_HOME": str(home)} | environment,
+            env=others | {"SWATH_HOME": str(home)} | environment,
             cwd=ROOT,
             stdout=subprocess.PIPE,
             stderr=log,
