@@ -55,7 +55,7 @@ class Size:
 
 
 WHOLE = Size(scenes=200, tile_px=FULL_SIZE, farms_planned=1_000_000, scenes_planned=10_000)
-QUICK = Size(scenes=20, tile_px=QUICK_SIZE, farms_planned=100_000, scenes_planned=1_000)
+QUICK = Size(scenes=24, tile_px=QUICK_SIZE, farms_planned=100_000, scenes_planned=1_000)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,7 +184,7 @@ def arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="less of everything, within 50 s")
     parser.add_argument("--json", action="store_true", help="end with one line of JSON")
     parser.add_argument("--only", choices=PARTS, action="append", help="measure this alone; may be given again")
-    parser.add_argument("--scenes", type=int, help="of the day that is observed; default: 200, quick: 20")
+    parser.add_argument("--scenes", type=int, help="of the day that is observed; default: 200, quick: 24")
     parser.add_argument("--cache", type=Path, default=default_cache(), help="folder of the tile (default: %(default)s)")
     return parser.parse_args(words)
 

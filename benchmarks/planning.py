@@ -10,7 +10,6 @@ import contextlib
 import datetime as dt
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ import shapely
 from redis import Redis
 from sqlalchemy import Engine, event
 
+from benchmarks.by_scene import peak_rss_mb
 from benchmarks.planet import Fields, external_id, fields, scenes_of
 from infra.local.home import temporary_home
 from infra.settings import Settings, load_settings
@@ -107,7 +107,7 @@ def _plan(database_url: str, redis_url: str) -> Planned:
 
     stores = Stores(engine, Redis.from_url(redis_url), database_url, redis_url)
     bench = Bench(load_settings(), stores, lambda tasks: tasks, is_again=False, is_for_some=False)
-    rss = _peak_rss_mb()
+    rss = peak_rss_mb()
     start = time.perf_counter()
     boxes = boxes_to_search(bench, Selection())
     boxes_s, queries = time.perf_counter() - start, 0
@@ -116,7 +116,7 @@ def _plan(database_url: str, redis_url: str) -> Planned:
     return Planned(
         seconds=time.perf_counter() - start,
         cpu_s=time.process_time() - cpu,
-        peak_rss_mb=_peak_rss_mb(),
+        peak_rss_mb=peak_rss_mb(),
         start_rss_mb=rss,
         queries=queries,
         boxes=len(boxes),
@@ -124,11 +124,6 @@ def _plan(database_url: str, redis_url: str) -> Planned:
         units=len(works),
         looks=sum(len(work.farm_ids) for work in works),
     )
-
-
-def _peak_rss_mb() -> float:
-    kilo = 1024 if sys.platform == "darwin" else 1
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / kilo / 1000
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ def test_planning_is_measured_in_a_process_of_its_own_with_few_queries() -> None
     found = measure_planning(farms=SIZE.farms_planned, scenes=SIZE.scenes_planned)
     assert 0 < found.units <= found.looks < SIZE.farms_planned
     assert found.queries < 100
-    assert found.start_rss_mb <= found.peak_rss_mb < 1_000
+    assert found.start_rss_mb < found.peak_rss_mb < 1_000
     assert found.boxes > 100
 
 
