@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from redis import Redis
 
 from infra.local.home import temporary_home
@@ -28,7 +28,7 @@ def pytest_configure() -> None:
     for name in [name for name in os.environ if name.startswith(("SWATH_", "PREFECT_", "PG", "GDAL_"))]:
         del os.environ[name]
     # How long one example takes is for benchmarks: tests run side by side on few cores.
-    settings.register_profile("swath", deadline=None)
+    settings.register_profile("swath", deadline=None, suppress_health_check=[HealthCheck.too_slow])
     settings.load_profile("swath")
     os.environ |= closed_network() | {"PREFECT_HOME": str(_PREFECT_HOME), "DO_NOT_TRACK": "1"}
 
