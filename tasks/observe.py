@@ -30,8 +30,9 @@ from models.domain import (
 )
 from tasks.imagery.evidence import settle_rescale
 from tasks.imagery.pixels import Compute, Places, gather, place_on
-from tasks.imagery.reader import CELL, HttpLimits, Unread, decode, encode, wanted_strips
+from tasks.imagery.reader import HttpLimits, Unread, decode, encode
 from tasks.imagery.stack import CHUNK, stack
+from tasks.imagery.wanted import CELL, wanted_strips
 from tasks.indices.clear_sky import CLASS_COUNT, is_clear_class, near_cloud
 from tasks.indices.footprints import FootprintCache, Footprints, Lattice
 from tasks.indices.ndvi import ndvi, reflectance

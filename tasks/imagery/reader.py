@@ -11,15 +11,11 @@ that says why (`Unread`), through Dask and back, while the blocks that could be 
 from __future__ import annotations
 
 import contextlib
-import functools
 import itertools
-import math
-import os
 import sys
 import threading
 import time
 import uuid
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -29,6 +25,7 @@ import structlog
 from rasterio.errors import RasterioIOError
 from rasterio.windows import Window
 
+from tasks.imagery.blocks import Blocks, find_tiling
 from tasks.imagery.files import (
     HttpLimits,
     NotRead,
@@ -39,12 +36,10 @@ from tasks.imagery.files import (
     use_gdal_options,
     why_unread,
 )
-from tasks.imagery.ranges import NoRanges, RangeBody, with_range
 from tasks.imagery.signing import sign
-from tasks.imagery.tiled import HEADER_BYTES, HeaderCutShort, OtherKind, Tiling, Undecodable, tiling_of
+from tasks.imagery.wanted import CELL, Strips, packed, unpacked
 
 __all__ = [
-    "CELL",
     "BlockReader",
     "HttpLimits",
     "ReaderMaker",
@@ -54,29 +49,12 @@ __all__ = [
     "gdal_options",
     "gdal_path",
     "use_gdal_options",
-    "wanted_strips",
     "why_unread",
 ]
 
 log = structlog.get_logger(__name__)
 
-CELL = 256
-"""Width of the strips, one pixel high, in which it is said where pixels are wanted."""
-
-GAP_BYTES = 65_536
-"""Bytes between two blocks that are rather fetched too than asked around."""
-RUN_BYTES = 16 << 20
-"""Most bytes of one request."""
-
-_decoding = threading.BoundedSemaphore(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2)
-"""Held while a block is decoded. More threads than processors read, since reading waits; were they all to decode as
-well, the one that holds the interpreter lock would seldom be the one that runs: with 16 of them that cost half again
-as much time as with 2."""
-
 Read = Callable[[Window, npt.NDArray[Any]], None]
-
-MOST_ROWS = 0.7
-"""Share of a block's rows from which on all of them are taken: picking costs a copy."""
 
 PATIENCE = 2
 """A file is given up once reads that failed one after the other have cost this many times the longest wait.
@@ -121,24 +99,6 @@ def _memory_for(shape: tuple[int, int], dtype: np.dtype[Any]) -> npt.NDArray[Any
     return array
 
 
-def wanted_strips(
-    rows: npt.NDArray[np.integer[Any]], cols: npt.NDArray[np.integer[Any]], shape: tuple[int, int]
-) -> npt.NDArray[np.bool_]:
-    """Mark the strips, one pixel high and `CELL` wide, of a grid that hold any of the given pixels.
-
-    Args:
-        rows, cols: pixel positions on the grid, each (n,).
-        shape: (height, width) of the grid in pixels.
-
-    Returns:
-        (height, strips across) of bool.
-    """
-    height, across = shape[0], -(-shape[1] // CELL)
-    strips = np.zeros(height * across, dtype=np.bool_)
-    strips[rows.astype(np.intp, copy=False) * across + cols // CELL] = True
-    return strips.reshape(height, across)
-
-
 class BlockReader:
     """Reads one single-band file on its own grid; safe for threads, lazy, and picklable.
 
@@ -153,7 +113,7 @@ class BlockReader:
         url: str,
         spec: Any,
         dtype: np.dtype[Any],
-        wanted: npt.NDArray[np.bool_],
+        wanted: Strips,
         limits: HttpLimits,
         signer: str | None = None,
         **_: object,
@@ -174,15 +134,15 @@ class BlockReader:
         self._failed: Unread | None = None
         self._address: str | None = None
         self._path: str | None = None
-        self._tiling: Tiling | None = None
+        self._blocks: Blocks | None = None
         self._lost_s = 0.0
 
     def __getstate__(self) -> dict[str, Any]:
         names = ("url", "epsg", "shape", "bounds", "dtype", "limits", "signer")
-        return {**{name: getattr(self, name) for name in names}, "strips": _packed(self.wanted)}
+        return {**{name: getattr(self, name) for name in names}, "strips": packed(self.wanted)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, wanted=_unpacked(*state.pop("strips")))
+        self.__dict__.update(state, wanted=unpacked(*state.pop("strips")))
         self._set_up()
 
     def read(self, window: Window, **_: object) -> npt.NDArray[Any]:
@@ -215,9 +175,9 @@ class BlockReader:
     @contextlib.contextmanager
     def _source(self) -> Iterator[tuple[Read, tuple[int, int]]]:
         """How to read a part of the file for the time of one window, and the size of its blocks."""
-        address, tiling = self._learn()
-        if tiling is not None:
-            yield functools.partial(self._fetch, address, tiling), tiling.block
+        address, blocks = self._learn()
+        if blocks is not None:
+            yield blocks.fetch, blocks.tiling.block
             return
         use_gdal_options(self.limits)
         dataset = self._take(address)
@@ -226,78 +186,18 @@ class BlockReader:
         finally:
             self._give_back(dataset)
 
-    def _learn(self) -> tuple[str, Tiling | None]:
-        """Where the file is, signed, and how its blocks lie if we read them ourselves; asked once for all threads."""
+    def _learn(self) -> tuple[str, Blocks | None]:
+        """Where the file is, signed, and its blocks if we read them ourselves; asked once for all threads."""
         with self._lock:
             if self._address is None:
                 with self._patience():
                     address = sign(self.url, self.signer, limits=self.limits)
-                    tiling = _tiling(address, self.limits)
+                    tiling = find_tiling(address, self.limits)
                     if tiling is not None:
                         self._check(tiling.shape, tiling.bounds, tiling.resolution, tiling.epsg)
-                self._address, self._tiling = address, tiling
-            return self._address, self._tiling
-
-    def _fetch(self, address: str, tiling: Tiling, run: Window, part: npt.NDArray[Any]) -> None:
-        """Read the blocks of a run, those that lie together in the file with one request."""
-        row = int(run.row_off) // tiling.block[0]
-        first, last = int(run.col_off) // tiling.block[1], int(run.col_off + run.width - 1) // tiling.block[1]
-        cols = sorted(range(first, last + 1), key=lambda col: int(tiling.offsets[row, col]))
-        together: list[int] = []
-        for col in cols:
-            if tiling.sizes[row, col] == 0:  # left out, as it is all nodata
-                self._place(tiling, None, (row, col), run, part)
-                continue
-            if together and not _is_near(tiling, row, together, col):
-                self._fetch_together(address, tiling, row, together, run, part)
-                together = []
-            together.append(col)
-        if together:
-            self._fetch_together(address, tiling, row, together, run, part)
-
-    def _fetch_together(
-        self, address: str, tiling: Tiling, row: int, cols: list[int], run: Window, part: npt.NDArray[Any]
-    ) -> None:
-        offsets, sizes = tiling.offsets[row].tolist(), tiling.sizes[row].tolist()
-        start, end = offsets[cols[0]], offsets[cols[-1]] + sizes[cols[-1]]
-
-        def read(body: RangeBody) -> None:
-            for col in cols:
-                content = body.take(offsets[col], sizes[col])
-                with _decoding:
-                    self._place(tiling, content, (row, col), run, part)
-
-        try:
-            with_range(address, start, end - start, limits=self.limits, read=read)
-        except Undecodable as error:
-            raise NotRead(str(error), why=Unread.UNREADABLE) from error
-        except NoRanges as error:
-            raise NotRead("a whole file or page where a part was asked for", why=Unread.UNAVAILABLE) from error
-
-    def _place(
-        self, tiling: Tiling, body: memoryview | None, at: tuple[int, int], run: Window, part: npt.NDArray[Any]
-    ) -> None:
-        """Put one block into its place in a run: the rows that hold wanted pixels, the others as 0."""
-        (height, width), top, left = tiling.block, at[0] * tiling.block[0], at[1] * tiling.block[1]
-        y, x = max(top, int(run.row_off)), max(left, int(run.col_off))
-        bottom = min(top + height, int(run.row_off + run.height))
-        right = min(left + width, int(run.col_off + run.width))
-        target = part[y - int(run.row_off) : bottom - int(run.row_off), x - int(run.col_off) : right - int(run.col_off)]
-        if body is None:
-            target[:] = 0
-            return
-        pixels = tiling.pixels(body)[y - top : bottom - top, : right - left]
-        [rows] = np.nonzero(self.wanted[y:bottom, x // CELL : -(-right // CELL)].any(axis=1))
-        if len(rows) < MOST_ROWS * len(pixels):
-            target[:] = 0
-            pixels = pixels[rows]
-            if tiling.is_differenced:
-                np.add.accumulate(pixels, axis=1, dtype=pixels.dtype, out=pixels)
-            target[rows] = pixels[:, x - left :]
-        elif tiling.is_differenced:
-            target[:] = np.add.accumulate(pixels, axis=1, dtype=pixels.dtype)[:, x - left :]
-        else:
-            target[:] = pixels[:, x - left :]
+                        self._blocks = Blocks(address=address, tiling=tiling, wanted=self.wanted, limits=self.limits)
+                self._address = address
+            return self._address, self._blocks
 
     @contextlib.contextmanager
     def _patience(self) -> Iterator[None]:
@@ -368,7 +268,8 @@ class BlockReader:
     ) -> None:
         """Hold a file to its item: windows are cut by the item's grid, and numbers are kept as whole ones."""
         off = max(abs(one - other) for one, other in zip(bounds, self.bounds, strict=True))
-        if shape != self.shape or off > 0.01 * resolution[0] or epsg not in (self.epsg, None):
+        # so said that a place which is no number does not pass
+        if shape != self.shape or not off <= 0.01 * resolution[0] or epsg not in (self.epsg, None):
             told = f"{shape} pixels of EPSG:{epsg} at {tuple(bounds)}, the item says otherwise"
             raise NotRead(told, why=Unread.UNREADABLE)
 
@@ -399,7 +300,7 @@ class BlockReader:
 class ReaderMaker:
     """Makes the readers of one stack, for stackstac; pickles small."""
 
-    def __init__(self, *, wanted: npt.NDArray[np.bool_], limits: HttpLimits, signer: str | None) -> None:
+    def __init__(self, *, wanted: Strips, limits: HttpLimits, signer: str | None) -> None:
         self._wanted = wanted
         self._limits = limits
         self._signer = signer
@@ -413,48 +314,10 @@ class ReaderMaker:
         return self._number
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_wanted": _packed(self._wanted)}
+        return self.__dict__ | {"_wanted": packed(self._wanted)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _wanted=_unpacked(*state["_wanted"]))
-
-
-def _packed(strips: npt.NDArray[np.bool_]) -> tuple[bytes, tuple[int, ...]]:
-    return zlib.compress(np.packbits(strips).tobytes(), 1), strips.shape
-
-
-def _unpacked(packed: bytes, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
-    bits = np.unpackbits(np.frombuffer(zlib.decompress(packed), np.uint8), count=math.prod(shape))
-    return bits.astype(np.bool_).reshape(shape)
-
-
-def _tiling(address: str, limits: HttpLimits) -> Tiling | None:
-    """How the blocks of a file lie; None for what is not a web address or not the kind of file that we read ourselves.
-
-    Raises:
-        NotRead: the header did not come.
-    """
-    if not address.startswith(("http://", "https://")):
-        return None
-    size = HEADER_BYTES
-    for _ in range(3):
-        try:
-            return tiling_of(with_range(address, 0, size, limits=limits, read=RangeBody.rest, may_end=True))
-        except HeaderCutShort as error:
-            if error.needed <= size:  # the file itself is cut
-                return None
-            size = error.needed
-        except (OtherKind, NoRanges):
-            return None
-    return None
-
-
-def _is_near(tiling: Tiling, row: int, together: list[int], col: int) -> bool:
-    """Whether a block follows closely enough on others to come with the same request."""
-    start = int(tiling.offsets[row, together[0]])
-    end = int(tiling.offsets[row, together[-1]] + tiling.sizes[row, together[-1]])
-    offset, size = int(tiling.offsets[row, col]), int(tiling.sizes[row, col])
-    return 0 <= offset - end <= GAP_BYTES and offset + size - start <= RUN_BYTES
+        self.__dict__.update(state, _wanted=unpacked(*state["_wanted"]))
 
 
 def _blocks(run: Window, width: int) -> list[Window]:

@@ -31,7 +31,7 @@ def stack(
     Args:
         scene: where the files are and how they lie.
         bands: of `red`, `nir`, `scl`; all on one grid.
-        wanted: strips (see `reader.wanted_strips`) of the grid that hold wanted pixels; no other block is fetched.
+        wanted: strips (see `wanted_strips`) of the grid that hold wanted pixels; no other block is fetched.
         limits: how patient to be with the file server.
         chunk: rows and columns of a chunk.
 

@@ -21,6 +21,8 @@ from isal import igzip_lib, isal_zlib
 HEADER_BYTES = 16_384
 """Enough for the header of a file of Sentinel-2's size with tiles of 512 pixels or more, most of which we need."""
 MOST_HEADER_BYTES = 1 << 20
+_MOST_BYTES = 1 << 62
+"""No file is as large; BigTIFF could say so, and a signed number could not hold it."""
 
 _KINDS = {1: "B", 3: "H", 4: "I", 12: "d", 16: "Q"}
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _FILL_ORDER, _SAMPLES, _PREDICTOR = 256, 257, 258, 259, 266, 277, 317
@@ -119,11 +121,12 @@ def tiling_of(header: bytes) -> Tiling:
     if not is_ours:
         raise OtherKind("another layout, number type or compression")
     grid = -(-height // block[0]), -(-width // block[1])
-    offsets, sizes = (np.array(tags.all(tag), np.int64) for tag in (_OFFSETS, _BYTE_COUNTS))
-    if not offsets.size == sizes.size == grid[0] * grid[1] or (offsets < 0).any():
+    starts, counts = tags.all(_OFFSETS), tags.all(_BYTE_COUNTS)
+    if not len(starts) == len(counts) == grid[0] * grid[1] or max(starts, default=0) >= _MOST_BYTES:
         raise OtherKind("the list of blocks does not fit the size")
-    if sizes.min() < 0 or sizes.max() > 2 * block[0] * block[1] * bits // 8 + 65_536:
+    if max(counts) > 2 * block[0] * block[1] * bits // 8 + 65_536:
         raise OtherKind("blocks larger than their pixels")
+    offsets, sizes = np.array(starts, np.int64), np.array(counts, np.int64)
     left, top, resolution = _place(tags)
     return Tiling(
         shape=(height, width),

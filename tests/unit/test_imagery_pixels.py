@@ -20,8 +20,9 @@ from infra.settings import Settings
 from models.domain import Grid
 from tasks.bench import http_limits
 from tasks.imagery.pixels import PixelsOfBlock, gather
-from tasks.imagery.reader import HttpLimits, wanted_strips
+from tasks.imagery.reader import HttpLimits
 from tasks.imagery.stack import stack
+from tasks.imagery.wanted import wanted_strips
 from tests.support.sky import RAW, blank, circle, farm_of, look, noisy, write
 
 TILE = Grid(epsg=32633, left=499980, top=5200020, resolution_m=10, width=10_980, height=10_980)

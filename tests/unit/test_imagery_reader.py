@@ -18,7 +18,8 @@ from rasterio.windows import Window
 
 from models.domain import Grid
 from tasks.imagery.pixels import gather, place_on
-from tasks.imagery.reader import CELL, BlockReader, HttpLimits, Unread, decode, encode, gdal_path, wanted_strips
+from tasks.imagery.reader import BlockReader, HttpLimits, Unread, decode, encode, gdal_path
+from tasks.imagery.wanted import CELL, wanted_strips
 from tests.support.sky import GRID, QUICK, noisy, transform_of, write
 
 ALL = np.ones((1, 1), bool)

@@ -141,6 +141,30 @@ def test_a_header_with_other_bytes_is_refused_or_read_within_bounds(
     assert tiling.sizes.max() <= 2 * tiling.block[0] * tiling.block[1] * tiling.dtype.itemsize + 65_536
 
 
+@given(at=st.integers(0, 2000), value=st.binary(min_size=1, max_size=9))
+def test_so_is_one_of_a_large_file(at: int, value: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = tmp_path_factory.getbasetemp() / "large.tif"
+    if not path.exists():
+        written(path, numbers_of((100, 150)), BIGTIFF="YES")
+    content = bytearray(path.read_bytes()[:HEADER_BYTES])
+    content[at : at + len(value)] = value
+    try:
+        tiling = tiling_of(bytes(content))
+    except (OtherKind, HeaderCutShort):
+        return
+    assert tiling.offsets.min() >= 0
+    assert tiling.sizes.max() <= 2 * tiling.block[0] * tiling.block[1] * tiling.dtype.itemsize + 65_536
+
+
+def test_blocks_further_away_than_files_are_large_are_refused(tmp_path: Path) -> None:
+    path = written(tmp_path / "large.tif", numbers_of((100, 150)), BIGTIFF="YES")
+    header = path.read_bytes()[:HEADER_BYTES]
+    offsets = b"".join(struct.pack("<Q", at) for at in tiling_of(header).offsets.ravel().tolist())
+    assert offsets in header
+    with pytest.raises(OtherKind):
+        tiling_of(header.replace(offsets, b"\xff" * len(offsets)))
+
+
 @pytest.mark.parametrize(
     "body",
     [
