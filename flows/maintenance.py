@@ -24,7 +24,7 @@ from flows.counting import counted
 from flows.reconcile import at_work
 from infra.settings import Settings, load_settings
 from infra.stores import Stores, open_stores
-from infra.telemetry import set_up_logs
+from infra.telemetry import ensure_logs
 from models.readmodel import catch_up
 from models.upkeep import forget_forecasts, partitions_ahead, refresh_statistics
 
@@ -41,8 +41,7 @@ MAX_RUNS = 20_000
 def maintenance() -> State[Any]:
     """Keep the stores and Prefect's history fit; what cannot be done now is done the next night, and said."""
     settings = load_settings()
-    if not structlog.is_configured():
-        set_up_logs(settings.log_level, as_json=settings.log_json)
+    ensure_logs(settings)
     now = dt.datetime.now(dt.UTC)
     done: list[str] = []
     problems: list[str] = []

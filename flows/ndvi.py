@@ -12,26 +12,24 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
-import httpx
 import structlog
 from prefect import flow
-from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import State
 from prefect.events import emit_event
-from prefect.exceptions import PrefectException
 from prefect.futures import PrefectFuture, as_completed
 from prefect.logging import get_run_logger
 from prefect.states import Cancelled, Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.utilities.annotations import quote
 
+from flows.artifacts import leave_artifact
 from flows.counting import counted
 from flows.going_on import MONTH, BackfillCancelled, Then, going_on
 from flows.reconcile import at_work
 from flows.wanted import wanted_farms
 from infra.dask import dashboard_of
 from infra.settings import load_settings
-from infra.telemetry import set_up_logs
+from infra.telemetry import ensure_logs
 from models.domain import SceneWork
 from models.errors import BadInput, SwathError
 from models.gaps import Gap
@@ -192,8 +190,7 @@ def _run(
     if start > end:
         raise BadInput("start", f"{start} is after the end, {end}")
     settings = load_settings()
-    if not structlog.is_configured():
-        set_up_logs(settings.log_level, as_json=settings.log_json)
+    ensure_logs(settings)
     is_for_some = farms is not None or bbox is not None
     options = {"is_again": again, "is_for_some": is_for_some, "is_asked_for": is_asked_for}
     with (
@@ -345,10 +342,7 @@ def _leave_artifact(summary: RunSummary, *, dashboard: str | None) -> None:
         lines.append("| " + " | ".join(" ".join(cell.replace("|", "/").split()) for cell in cells) + " |")
     if len(ranked) > ARTIFACT_ROWS:
         lines.append(f"\nand {len(ranked) - ARTIFACT_ROWS:,} more scenes; `swath status` has the figures")
-    try:
-        create_markdown_artifact("\n".join(lines), key="ndvi-summary", description="Farms by scene and outcome")
-    except (httpx.HTTPError, PrefectException) as error:  # the run is done, and its state says how it came out
-        log.warning("summary not left in Prefect", error=str(error))
+    leave_artifact(lines, key="ndvi-summary", description="Farms by scene and outcome")
 
 
 def _remark(scene: SceneReport) -> str:

@@ -21,7 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from flows.counting import counted
 from flows.reconcile import at_work
 from infra.settings import load_settings
-from infra.telemetry import set_up_logs
+from infra.telemetry import ensure_logs
 from models.errors import UpstreamError, UpstreamExhausted
 from models.weather import Cell, Grain, Source
 from models.weather_bodies import HOURLY_DAYS
@@ -98,8 +98,7 @@ def prewarm() -> State[Any]:
     have not been told the newest model run.
     """
     settings = load_settings()
-    if not structlog.is_configured():
-        set_up_logs(settings.log_level, as_json=settings.log_json)
+    ensure_logs(settings)
     patience = _Patience(time.monotonic() + LONGEST_RUN.total_seconds())
     with (
         open_weather_bench(settings, is_live=True, sleep=patience) as bench,
@@ -120,15 +119,7 @@ def _as_task_run(bench: WeatherBench, work: WeatherWork) -> BatchReport:
     # An error that nobody foresaw, or the database: the cells are as they were.
     log.error("hours not fetched", batch=work.label, error=str(found))
     problem = textwrap.shorten(state.message or str(found), PROBLEM_CHARACTERS)
-    return BatchReport(
-        label=work.label,
-        source=work.source,
-        service=work.service,
-        days=work.days,
-        cells=len(work.cells),
-        failed=len(work.cells),
-        problem=problem,
-    )
+    return BatchReport.of_failure(work, problem)
 
 
 class _Patience:

@@ -13,23 +13,21 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
-import httpx
 import structlog
 from prefect import flow
-from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import State
-from prefect.exceptions import PrefectException
 from prefect.futures import PrefectFuture, as_completed
 from prefect.states import Cancelled, Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.utilities.annotations import quote
 
+from flows.artifacts import leave_artifact
 from flows.counting import counted
 from flows.going_on import YEAR, BackfillCancelled, Then, going_on
 from flows.reconcile import at_work
 from flows.wanted import wanted_farms
 from infra.settings import load_settings
-from infra.telemetry import set_up_logs
+from infra.telemetry import ensure_logs
 from models.days import FIRST_ANALYSIS, pieces_newest_first
 from models.errors import BadInput, UpstreamExhausted
 from models.farms import count_farms
@@ -125,7 +123,7 @@ def daily_weather(lookback_days: int | None = None) -> State[Any]:
     back = settings.weather_lookback_days if lookback_days is None else lookback_days
     if not 0 <= back <= MAX_LOOKBACK_DAYS:
         raise BadInput("lookback_days", f"{back} is out of range", allowed=f"0 to {MAX_LOOKBACK_DAYS}")
-    _set_up_logs()
+    ensure_logs(settings)
     with (
         open_weather_bench(settings) as bench,
         at_work(bench.stores.engine),
@@ -179,7 +177,7 @@ def _fill(
     if start < FIRST_ANALYSIS:
         raise BadInput("start", f"{start} is too early", allowed=f"from {FIRST_ANALYSIS} on")
     settings = load_settings()
-    _set_up_logs()
+    ensure_logs(settings)
     with (
         open_weather_bench(settings, is_live=False) as bench,
         at_work(bench.stores.engine),
@@ -211,12 +209,6 @@ def _alone(bench: WeatherBench, days: DaySpan) -> Iterator[None]:
         if turn == 0:
             log.info("another backfill is at this year; waiting", year=days.last.year)
         time.sleep(POLL_S)
-
-
-def _set_up_logs() -> None:
-    if not structlog.is_configured():
-        settings = load_settings()
-        set_up_logs(settings.log_level, as_json=settings.log_json)
 
 
 def _farm_ids(
@@ -301,16 +293,7 @@ def _report(work: WeatherWork, future: PrefectFuture[Any]) -> BatchReport:
         return found
     problem = textwrap.shorten(future.state.message or future.state.name or "crashed", PROBLEM_CHARACTERS)
     log.error("batch failed", batch=work.label, error=problem, exc_info=isinstance(found, Exception) and found)
-    count = len(work.cells)
-    return BatchReport(
-        label=work.label,
-        source=work.source,
-        service=work.service,
-        days=work.days,
-        cells=count,
-        failed=count,
-        problem=f"{count} cells: {problem}",
-    )
+    return BatchReport.of_failure(work, problem)
 
 
 def _leave_artifact(summary: WeatherSummary) -> None:
@@ -336,10 +319,7 @@ def _leave_artifact(summary: WeatherSummary) -> None:
         lines.append("| " + " | ".join([batch.service.replace(":", " "), days, *map(str, numbers)]) + " |")
     if len(ranked) > ARTIFACT_ROWS:
         lines.append(f"\nand {len(ranked) - ARTIFACT_ROWS:,} more batches")
-    try:
-        create_markdown_artifact("\n".join(lines), key="weather-summary", description="Cells by source and outcome")
-    except (httpx.HTTPError, PrefectException) as error:  # the run is done, and its state says how it came out
-        log.warning("summary not left in Prefect", error=str(error))
+    leave_artifact(lines, key="weather-summary", description="Cells by source and outcome")
 
 
 def _plain(text: str) -> str:

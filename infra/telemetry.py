@@ -10,6 +10,8 @@ from typing import Any
 
 import structlog
 
+from infra.settings import Settings
+
 # Up to the last @, because people write passwords with @ and / in them without escaping these. A port is no password.
 _PASSWORD = re.compile(r"(://[^/\s:@]*:)(?!\d{1,5}[/?#])\S+@")
 # Also the long names: X-Amz-Signature, X-Amz-Security-Token, subscription-key, access_token.
@@ -26,6 +28,12 @@ def _redact_event(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> 
         if isinstance(value, str):
             event[key] = redact(value)
     return event
+
+
+def ensure_logs(settings: Settings) -> None:
+    """Set logs up as the settings say, unless that was done: a flow runs in a process of Prefect or in a command's."""
+    if not structlog.is_configured():
+        set_up_logs(settings.log_level, as_json=settings.log_json)
 
 
 def set_up_logs(level: str, *, as_json: bool) -> None:

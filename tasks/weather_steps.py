@@ -53,6 +53,20 @@ class BatchReport:
     problem: str | None = None
     changed_cell_keys: tuple[str, ...] = ()
 
+    @classmethod
+    def of_failure(cls, work: WeatherWork, problem: str) -> BatchReport:
+        """A batch none of whose cells was told."""
+        count = len(work.cells)
+        return cls(
+            label=work.label,
+            source=work.source,
+            service=work.service,
+            days=work.days,
+            cells=count,
+            failed=count,
+            problem=f"{count} cells: {problem}",
+        )
+
 
 def is_database_trouble(_task: Any, _run: Any, state: Any) -> bool:
     """Prefect asks this before a retry: the services were tried several times already, the database was not."""
