@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,11 +117,6 @@ def make_tile(cache: Path, *, size: int = FULL_SIZE) -> tuple[Tile, bool]:
     if not folder.is_dir():
         raise OSError(f"cannot move the tile into {cache}")
     return tile, True
-
-
-def forget_tile(cache: Path, *, size: int) -> None:
-    """Remove the tile from the cache."""
-    shutil.rmtree(cache / f"tile-v{VERSION}-{size}", ignore_errors=True)
 
 
 def _draw(tile: Tile) -> None:

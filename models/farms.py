@@ -97,14 +97,6 @@ def farms_by_id(connection: Connection, ids: Collection[int]) -> list[Farm]:
     return [_farm(row) for row in connection.execute(_selected().where(farms.c.id == func.any(wanted)))]
 
 
-def active_farms(connection: Connection, *, external_ids: Collection[uuid.UUID] | None = None) -> Iterator[Farm]:
-    """Yield the active farms in order of id, some at a time: all of them, or those of `external_ids` that there are."""
-    query = _selected().where(farms.c.is_active)
-    if external_ids is not None:
-        query = query.where(_is_among(external_ids))
-    return _streamed(connection, query)
-
-
 def stored_farms(
     connection: Connection, *, include_inactive: bool = False, external_ids: Collection[uuid.UUID] | None = None
 ) -> Iterator[Farm]:

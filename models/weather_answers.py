@@ -91,34 +91,11 @@ def reconciled_soil(
     return _told(connection, query, SOIL, {"farm_ids": sorted(set(farm_ids)), **bounds})
 
 
-def current_weather(
-    connection: Connection,
-    farm_ids: Collection[int],
-    *,
-    now: dt.datetime,
-    lookback: dt.timedelta = dt.timedelta(days=2),
-) -> dict[int, Weather]:
-    """Return for each farm the newest hour that is not ahead of `now` and has any value, as last known.
-
-    Its age is `now` less `at`. Farms without any within `lookback` are left out.
-    """
-    given = {"farm_ids": sorted(set(farm_ids)), "first": now - lookback, "last": now}
-    found = _told(connection, _CURRENT, SHEETS[Grain.HOURLY].above_ground, given)
-    return {each.farm_id: each for each in found if each.farm_id is not None}
-
-
 def _joined(sites: str, grain: Grain) -> str:
     return (
         f"WITH {sites}, {reconciled_sql(grain)} SELECT f.farm_id, r.* FROM farm_sites AS f "  # noqa: S608
         "JOIN reconciled AS r ON r.site = f.site ORDER BY f.farm_id, r.at"
     )
-
-
-_CURRENT = (
-    f"WITH {OF_FARMS}, {reconciled_sql(Grain.HOURLY)}, newest AS ("  # noqa: S608
-    "SELECT DISTINCT ON (site) * FROM reconciled ORDER BY site, at DESC) "
-    "SELECT f.farm_id, r.* FROM farm_sites AS f JOIN newest AS r ON r.site = f.site ORDER BY f.farm_id"
-)
 
 
 def _of_farms(

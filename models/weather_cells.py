@@ -103,16 +103,3 @@ WHERE f.is_active AND k.source = :source
 GROUP BY c.id
 ORDER BY c.key COLLATE "C"
 """
-
-
-def farms_in_cells(connection: Connection, cell_keys: Sequence[str]) -> list[int]:
-    """Return the ids of active farms in any of these cells, in order: those whose weather a change there changes."""
-    return list(connection.execute(text(_IN_CELLS), {"keys": sorted(set(cell_keys))}).scalars())
-
-
-_IN_CELLS = """
-SELECT DISTINCT f.id
-FROM weather_cells AS c JOIN farm_cells AS k ON k.cell_id = c.id JOIN farms AS f ON f.id = k.farm_id
-WHERE c.key = ANY(:keys) AND f.is_active
-ORDER BY f.id
-"""

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterable
 from fractions import Fraction
 
 from models.errors import BadInput
@@ -58,12 +57,6 @@ def nasa_power_cell(longitude: float, latitude: float) -> Cell:
         BadInput: a coordinate out of range or no number.
     """
     return _nasa_power(_row(latitude, _POWER_LATITUDE_STEP) + 180, _column(longitude, _POWER_LONGITUDE_STEP) + 288)
-
-
-def distinct(cells: Iterable[Cell]) -> tuple[Cell, ...]:
-    """Each cell once, in the order of their keys, however many farms named it."""
-    by_key = {cell.key: cell for cell in cells}
-    return tuple(by_key[key] for key in sorted(by_key))
 
 
 @functools.lru_cache(maxsize=100)

@@ -14,7 +14,7 @@ from sqlalchemy import Engine, text
 from infra.settings import Settings
 from infra.stores import Stores
 from models.domain import Farm, SceneWork
-from models.farms import active_farms, upsert_farms
+from models.farms import stored_farms, upsert_farms
 from models.ledger import finish_work, plan_work, record_scenes
 from models.observations import save_observations
 from models.selection import Selection
@@ -47,7 +47,7 @@ def farms(engine: Engine) -> list[Farm]:
     with engine.begin() as connection:
         upsert_farms(connection, drafts)
         record_scenes(connection, [SCENE], [])
-        return list(active_farms(connection))
+        return list(stored_farms(connection))
 
 
 def bench(engine: Engine, redis_url: str, **changes: object) -> Bench:

@@ -16,7 +16,6 @@ from models.domain import Farm, FarmDraft
 from models.errors import BadInput
 from models.farms import (
     ImportOutcome,
-    active_farms,
     count_farms,
     farms_by_id,
     list_farms,
@@ -67,7 +66,7 @@ class TestUpsert:
         given = [draft(1, user="u1"), draft(2, name="Élan")]
         assert numbers(store(engine, *given)) == (2, 0, 0, 0)
         with engine.connect() as connection:
-            found = list(active_farms(connection))
+            found = list(stored_farms(connection))
         for farm, each in zip(found, given, strict=True):
             assert farm == Farm(
                 id=farm.id,
@@ -216,13 +215,13 @@ class TestQueries:
         assert farms_by_id(stored, []) == []
 
     def test_active_farms_are_those_not_deactivated(self, stored: Connection) -> None:
-        assert {farm.external_farm_id.int for farm in active_farms(stored)} == {1, 2, 4}
+        assert {farm.external_farm_id.int for farm in stored_farms(stored)} == {1, 2, 4}
         asked = [uuid.UUID(int=number) for number in (2, 3, 77)]
-        assert [farm.external_farm_id.int for farm in active_farms(stored, external_ids=asked)] == [2]
-        assert list(active_farms(stored, external_ids=[])) == []
+        assert [farm.external_farm_id.int for farm in stored_farms(stored, external_ids=asked)] == [2]
+        assert list(stored_farms(stored, external_ids=[])) == []
 
     def test_streaming_does_not_keep_other_queries_from_the_connection(self, stored: Connection) -> None:
-        assert all(farms_by_id(stored, [farm.id]) == [farm] for farm in active_farms(stored))
+        assert all(farms_by_id(stored, [farm.id]) == [farm] for farm in stored_farms(stored))
 
     def test_counts(self, stored: Connection) -> None:
         assert (count_farms(stored), count_farms(stored, include_inactive=True)) == (3, 4)

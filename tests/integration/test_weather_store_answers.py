@@ -10,7 +10,6 @@ from sqlalchemy import Engine
 from models.weather import Kind, Reading, Source
 from models.weather_answers import (
     Weather,
-    current_weather,
     reconciled_daily,
     reconciled_daily_of_cells,
     reconciled_hourly_of_cells,
@@ -105,18 +104,3 @@ def test_a_place_is_answered_by_its_cells(engine: Engine) -> None:
         {"precipitation_mm": 1, "et0_mm": 4},
     )
     assert (hour.at, set(hour.values)) == (midnight(DAY), {"precipitation_mm"})
-
-
-def test_current_is_the_newest_hour_that_is_not_ahead(engine: Engine, farm_ids: list[int]) -> None:
-    issued = midnight(DAY) - HOUR
-    for number, value in enumerate((20.0, 21.0, 22.0)):
-        at = midnight(DAY) + number * HOUR
-        save(engine, hourly(OM, at, kind=Kind.FORECAST, issued_at=issued, values={"temperature_c": value}))
-    with engine.connect() as connection:
-        found = current_weather(connection, farm_ids, now=midnight(DAY) + 1.9 * HOUR)
-        assert set(found) == set(farm_ids[:2])
-        assert found[farm_ids[0]].at == midnight(DAY) + HOUR
-        answer = found[farm_ids[0]].values["temperature_c"]
-        assert (answer.value, answer.kind, answer.told_at) == (21, Kind.FORECAST, issued)
-        assert current_weather(connection, farm_ids, now=midnight(DAY) + 40 * HOUR)[farm_ids[0]].at.hour == 2
-        assert current_weather(connection, farm_ids, now=midnight(DAY) + 4 * ONE) == {}

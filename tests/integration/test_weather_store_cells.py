@@ -7,7 +7,7 @@ from sqlalchemy import Engine, text
 
 from models.farms import upsert_farms
 from models.weather import Cell, Source
-from models.weather_cells import CellOfFarm, assign_cells, cells_of_active_farms, farms_in_cells, farms_without_cell
+from models.weather_cells import CellOfFarm, assign_cells, cells_of_active_farms, farms_without_cell
 from tests.support.facts import engine_for, store_farms
 from tests.support.readings import cell
 from tests.support.shapes import draft, field
@@ -83,12 +83,6 @@ def test_farms_wait_for_a_cell_when_new_moved_or_of_another_grid(engine: Engine,
         upsert_farms(connection, [draft(2, field(lon=20))])
     assert without(engine) == farm_ids[:2]
     assert without(engine, "om-0.25:") == farm_ids
-
-
-def test_farms_of_changed_cells_are_found(engine: Engine, farm_ids: list[int]) -> None:
-    assign(engine, {farm_ids[0]: cell(1), farm_ids[2]: cell(2), farm_ids[3]: cell(3)})
-    with engine.connect() as connection:
-        assert farms_in_cells(connection, [cell(2).key, cell(1).key, "om-0.1:unknown"]) == [farm_ids[0], farm_ids[2]]
 
 
 def test_unknown_farms_are_left_out_and_two_cells_refused(engine: Engine, farm_ids: list[int]) -> None:

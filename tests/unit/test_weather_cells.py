@@ -7,7 +7,7 @@ import math
 import pytest
 
 from models.errors import BadInput
-from tasks.weather.cells import distinct, nasa_power_cell, open_meteo_cell
+from tasks.weather.cells import nasa_power_cell, open_meteo_cell
 
 
 def test_a_cell_is_named_by_grid_row_and_column() -> None:
@@ -52,10 +52,10 @@ def test_power_cells_are_those_of_merra_2(longitude: float, latitude: float, key
     assert nasa_power_cell(longitude, latitude).key == key
 
 
-def test_a_cell_is_fetched_once_however_many_farms_it_holds() -> None:
+def test_farms_side_by_side_are_in_one_cell() -> None:
     farms = [(4.31, 51.28), (4.32, 51.29), (4.41, 51.31), (4.30, 51.30)]
-    cells = distinct(open_meteo_cell(*farm) for farm in farms)
-    assert [cell.key for cell in cells] == ["om-0.1:513:43", "om-0.1:513:44"]
+    cells = {open_meteo_cell(*farm) for farm in farms}
+    assert {cell.key for cell in cells} == {"om-0.1:513:43", "om-0.1:513:44"}
 
 
 @pytest.mark.parametrize("longitude", [180.1, -181, math.nan, math.inf])
