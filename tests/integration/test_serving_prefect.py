@@ -32,10 +32,10 @@ LOOK_ANEW = f"/api/v1/farms/{FARM}/ndvi/refresh"
 @pytest.fixture
 def client(prefect_api: PrefectServer) -> Iterator[SyncPrefectClient]:
     with get_client(sync_client=True) as found:
+        forget(found)
         deploy(found)
         yield found
-        for run in asked(found):
-            found.delete_flow_run(run.id)
+        forget(found)
 
 
 @pytest.fixture
@@ -52,6 +52,11 @@ def key(database_url: str) -> str:
 def deploy(client: SyncPrefectClient) -> None:
     wanted = tuple(each for each in PLAN.deployments if each.name == REFRESH)
     register(client, PLAN.model_copy(update={"deployments": wanted}), time_zone="UTC")
+
+
+def forget(client: SyncPrefectClient) -> None:
+    for run in asked(client):
+        client.delete_flow_run(run.id)
 
 
 def asked(client: SyncPrefectClient) -> list[FlowRun]:
