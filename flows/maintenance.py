@@ -37,7 +37,11 @@ MAX_RUNS = 20_000
 """Deleted in one night at most: ever more often would keep a server from its work."""
 
 
-@flow(name="maintenance", persist_result=False)
+def _name() -> str:
+    return f"housekeeping of {dt.datetime.now(dt.UTC):%Y-%m-%d}"
+
+
+@flow(name="maintenance", flow_run_name=_name, persist_result=False)
 def maintenance() -> State[Any]:
     """Keep the stores and Prefect's history fit; what cannot be done now is done the next night, and said."""
     settings = load_settings()

@@ -26,6 +26,7 @@ from flows.artifacts import leave_artifact
 from flows.counting import counted
 from flows.going_on import MONTH, BackfillCancelled, Then, going_on
 from flows.reconcile import at_work
+from flows.run_names import Parameters, named, of_asked, of_last_days
 from flows.wanted import wanted_farms
 from infra.dask import dashboard_of
 from infra.settings import load_settings
@@ -54,6 +55,7 @@ from tasks.steps import (
 log = structlog.get_logger(__name__)
 
 MAX_LOOKBACK_DAYS = 400
+LOOKBACK_DAYS = 10
 ARTIFACT_ROWS = 500
 """Scenes listed in the artifact; the ledger has them all."""
 PROBLEM_CHARACTERS = 300
@@ -138,8 +140,18 @@ class RunSummary:
             yield f"and {len(broken) - NAMED_SCENES} more scenes"
 
 
-@flow(name="daily-ndvi", persist_result=False)
-def daily_ndvi(lookback_days: int = 10) -> State[Any]:
+def newest_day() -> dt.date:
+    """Today under the sun: half a day ahead of UTC it is already tomorrow for the farms furthest east."""
+    return (dt.datetime.now(dt.UTC) + dt.timedelta(hours=12)).date()
+
+
+def _daily_name(given: Parameters) -> str:
+    back = given.get("lookback_days", LOOKBACK_DAYS)
+    return of_last_days("NDVI", back, newest_day(), most=MAX_LOOKBACK_DAYS)
+
+
+@flow(name="daily-ndvi", flow_run_name=named(_daily_name), persist_result=False)
+def daily_ndvi(lookback_days: int = LOOKBACK_DAYS) -> State[Any]:
     """Observe every farm in every pass of the last days that has no up-to-date observation yet.
 
     Args:
@@ -147,12 +159,11 @@ def daily_ndvi(lookback_days: int = 10) -> State[Any]:
     """
     if not 0 <= lookback_days <= MAX_LOOKBACK_DAYS:
         raise BadInput("lookback_days", f"{lookback_days} is out of range", allowed=f"0 to {MAX_LOOKBACK_DAYS}")
-    # Half a day ahead of UTC it is already tomorrow under the sun of the farms furthest east.
-    end = (dt.datetime.now(dt.UTC) + dt.timedelta(hours=12)).date()
+    end = newest_day()
     return _run(end - dt.timedelta(days=lookback_days), end, is_asked_for=False)
 
 
-@flow(name="ndvi-days", flow_run_name="NDVI {start} to {end}", persist_result=False)
+@flow(name="ndvi-days", flow_run_name=named(lambda given: of_asked("NDVI", given)), persist_result=False)
 def ndvi_days(
     start: dt.date,
     end: dt.date,

@@ -90,7 +90,11 @@ class PrewarmSummary:
         return textwrap.shorten("; ".join(reasons), PROBLEM_CHARACTERS)
 
 
-@flow(name="prewarm-weather", persist_result=False)
+def _name() -> str:
+    return f"weather at {dt.datetime.now(dt.UTC):%Y-%m-%d %H:%M} UTC"
+
+
+@flow(name="prewarm-weather", flow_run_name=_name, persist_result=False)
 def prewarm() -> State[Any]:
     """Keep current, hourly and daily weather of all active farms ready in Redis, written over before it expires.
 

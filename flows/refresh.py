@@ -10,19 +10,18 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from pydantic import Field
 
-from flows.ndvi import MAX_LOOKBACK_DAYS, ndvi_days
+from flows.ndvi import MAX_LOOKBACK_DAYS, ndvi_days, newest_day
+from flows.run_names import Parameters, named
 
 MAX_FARMS = 1000
 
 
-def _name() -> str:
-    from prefect.runtime import flow_run
-
-    asked = flow_run.parameters.get("external_farm_ids") or []
-    return f"refresh {asked[0]}" if len(asked) == 1 else f"refresh {len(asked)} farms"
+def _name(given: Parameters) -> str:
+    asked = given["external_farm_ids"]
+    return f"refresh of farm {asked[0]}" if len(asked) == 1 else f"refresh of {len(asked)} farms"
 
 
-@flow(name="refresh-farm", flow_run_name=_name, persist_result=False)
+@flow(name="refresh-farm", flow_run_name=named(_name), persist_result=False)
 def refresh_farm(
     external_farm_ids: Annotated[list[uuid.UUID], Field(min_length=1, max_length=MAX_FARMS)],
     lookback_days: Annotated[int, Field(ge=0, le=MAX_LOOKBACK_DAYS)] = 30,
@@ -33,7 +32,6 @@ def refresh_farm(
         external_farm_ids: the farms, as the API names them; up to 1,000.
         lookback_days: how far back to look for passes.
     """
-    # Half a day ahead of UTC it is already tomorrow under the sun of the farms furthest east.
-    end = (dt.datetime.now(dt.UTC) + dt.timedelta(hours=12)).date()
+    end = newest_day()
     # Its body, not a run within the run: one row in the UI for one request.
     return ndvi_days.fn(end - dt.timedelta(days=lookback_days), end, farms=external_farm_ids)

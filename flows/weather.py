@@ -25,6 +25,7 @@ from flows.artifacts import leave_artifact
 from flows.counting import counted
 from flows.going_on import YEAR, BackfillCancelled, Then, going_on
 from flows.reconcile import at_work
+from flows.run_names import Parameters, named, of_asked, of_last_days
 from flows.wanted import wanted_farms
 from infra.settings import load_settings
 from infra.telemetry import ensure_logs
@@ -112,7 +113,17 @@ class WeatherSummary:
         return Failed(message=message, data=self) if self.is_loss else Completed(message=message, data=self)
 
 
-@flow(name="daily-weather", persist_result=False)
+def _daily_name(given: Parameters) -> str:
+    back = given.get("lookback_days")
+    if back is None:
+        try:
+            back = load_settings().weather_lookback_days
+        except BadInput:  # the run itself says which setting is wrong
+            return "weather"
+    return of_last_days("weather", back, dt.datetime.now(dt.UTC).date(), most=MAX_LOOKBACK_DAYS)
+
+
+@flow(name="daily-weather", flow_run_name=named(_daily_name), persist_result=False)
 def daily_weather(lookback_days: int | None = None) -> State[Any]:
     """Bring the weather of every farm up to date from both sources: the last days, those ahead, and what was replaced.
 
@@ -139,7 +150,7 @@ def daily_weather(lookback_days: int | None = None) -> State[Any]:
     return summary.as_state()
 
 
-@flow(name="backfill-weather", flow_run_name="weather {start} to {end}", persist_result=False)
+@flow(name="backfill-weather", flow_run_name=named(lambda given: of_asked("weather", given)), persist_result=False)
 def backfill_weather(
     start: dt.date,
     end: dt.date,
