@@ -66,8 +66,11 @@ lock:  ## Solve the versions anew into requirements.lock (needs uv)
 	uv pip compile pyproject.toml --extra dev --python-version 3.11 --universal --no-emit-index-url --no-header \
 	  --generate-hashes --no-annotate -o requirements.lock
 
-bench: $(READY)  ## Measure against reading each farm by itself
-	@$(BIN)/python benchmarks/ndvi_scene.py
+# One after the other: side by side they would measure each other. One that finds a wrong number does not stop the rest.
+bench: $(READY)  ## Measure imagery, weather, the API and operating, each by its quick run
+	@is_wrong=0; for each in ndvi_scene weather serving operate; do \
+	  echo "== benchmarks/$$each.py --quick"; $(BIN)/python benchmarks/$$each.py --quick || is_wrong=1; echo; \
+	done; exit $$is_wrong
 
 clean:  ## Remove what the other targets made
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

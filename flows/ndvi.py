@@ -15,7 +15,6 @@ from typing import Any
 import structlog
 from prefect import flow
 from prefect.client.schemas.objects import State
-from prefect.events import emit_event
 from prefect.futures import PrefectFuture, as_completed
 from prefect.logging import get_run_logger
 from prefect.states import Cancelled, Completed, Failed
@@ -25,6 +24,7 @@ from prefect.utilities.annotations import quote
 from flows.artifacts import leave_artifact
 from flows.counting import counted
 from flows.going_on import MONTH, BackfillCancelled, Then, going_on
+from flows.missing import tell_of_missing
 from flows.reconcile import at_work
 from flows.run_names import Parameters, named, of_asked, of_last_days
 from flows.wanted import wanted_farms
@@ -33,7 +33,6 @@ from infra.settings import load_settings
 from infra.telemetry import ensure_logs
 from models.domain import SceneWork
 from models.errors import BadInput, SwathError
-from models.gaps import Gap
 from models.selection import Selection
 from tasks.bench import Bench, catalogs_of, open_bench
 from tasks.completeness import Completeness, first_day_to_ask, look_for_gaps
@@ -60,8 +59,6 @@ ARTIFACT_ROWS = 500
 """Scenes listed in the artifact; the ledger has them all."""
 PROBLEM_CHARACTERS = 300
 """Of an error that nobody foresaw; the log has all of it."""
-MISSING_EVENT = "swath.passes.missing"
-"""Event in Prefect: passes have been in no catalog for some days. Each pass is told of once."""
 NAMED_SCENES = 3
 """Scenes with failures that the message of a run's state names."""
 LONGEST_WAIT_S = 900.0
@@ -220,20 +217,8 @@ def _run(
         publish_the_rest(bench)
         outcome.is_failure = summary.is_loss
     _leave_artifact(summary, dashboard=dashboard)
-    _tell_of_gaps(summary.completeness.told)
+    tell_of_missing(summary.completeness.told)
     return summary.as_state()
-
-
-def _tell_of_gaps(told: Sequence[Gap]) -> None:
-    """Emit one event for the passes that this run is the first to tell of as missing, for automations to act on."""
-    if not told:
-        return
-    passes = [{"tile": gap.tile, "platform": gap.platform, "day": str(gap.day), "farms": gap.farms} for gap in told]
-    emit_event(
-        event=MISSING_EVENT,
-        resource={"prefect.resource.id": "swath.catalogs", "prefect.resource.name": "Sentinel-2 catalogs"},
-        payload={"missing": len(told), "passes": passes[:ARTIFACT_ROWS]},
-    )
 
 
 def _observe_days(bench: Bench, start: dt.date, end: dt.date, selection: Selection, *, farms: int) -> RunSummary:

@@ -198,7 +198,8 @@ class Settings(BaseSettings):
         description="Time zone of the schedules in `prefect.yaml`, such as `Europe/Berlin`.",
     )
     alert_url: SecretStr | None = Field(
-        default=None, description="Webhook that is told of flow runs that failed, crashed or are late. Unset: nobody."
+        default=None,
+        description="Webhook told of flow runs that failed, crashed or are late, and of missing passes. Unset: nobody.",
     )
     keep_runs_days: int = Field(
         default=30, ge=1, le=3650, description="Flow runs that ended longer ago are deleted from Prefect."

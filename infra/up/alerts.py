@@ -1,6 +1,6 @@
-"""Word to a webhook of flow runs that failed, crashed or are late: Prefect automations, made by code.
+"""Word to a webhook of flow runs that failed, crashed or are late, and of missing passes: automations made by code.
 
-They lie on the Prefect server and work also where flows run on other machines. Called again, the same three are there;
+They lie on the Prefect server and work also where flows run on other machines. Called again, the same four are there;
 without an address they are taken away.
 """
 
@@ -22,6 +22,8 @@ from prefect.events.schemas.automations import (
 from prefect.events.schemas.events import ResourceSpecification
 from pydantic import SecretStr
 
+from flows.missing import MISSING_EVENT, RESOURCE
+
 BLOCK = "swath-alerts"
 OWN = "swath"
 """Tag of our deployments' runs."""
@@ -36,7 +38,10 @@ class Alert:
     name: str
     description: str
     event: str
-    tag: str
+    tag: str | None
+    """Only of runs with this tag; None: whoever says it."""
+    resource: str = "prefect.flow-run.*"
+    """What it is about, each told of by itself."""
 
 
 ALERTS = (
@@ -58,10 +63,17 @@ ALERTS = (
         event="prefect.flow-run.Late",
         tag=DAILY,
     ),
+    Alert(
+        name="swath: passes are missing",
+        description="Passes over our farms have been in no catalog for days. They are asked for again for a while.",
+        event=MISSING_EVENT,
+        tag=None,
+        resource=RESOURCE,
+    ),
 )
 
 # Values go through `tojson`, so that no name or message can break out of the body. `text` is what chat services show.
-_PAYLOAD = """{
+_OF_RUN = """{
   "source": "swath",
   "alert": %(name)s,
   "text": {{ (%(name)s ~ ": " ~ flow_run.name ~ " (" ~ (deployment.name if deployment else flow.name) ~ ") is "
@@ -74,6 +86,19 @@ _PAYLOAD = """{
   "message": {{ flow_run.state.message | tojson }},
   "at": {{ event.occurred | string | tojson }},
   "url": {{ (flow_run | ui_url) | tojson }}
+}"""
+
+_OF_PASSES = """{
+  "source": "swath",
+  "alert": %(name)s,
+  "text": {{ (%(name)s ~ ": " ~ event.payload.message) | tojson }},
+  "run": {{ (flow_run.name if flow_run else none) | tojson }},
+  "run_id": {{ (flow_run.id | string if flow_run else none) | tojson }},
+  "message": {{ event.payload.message | tojson }},
+  "missing": {{ event.payload.missing | tojson }},
+  "passes": {{ event.payload.passes | tojson }},
+  "at": {{ event.occurred | string | tojson }},
+  "url": {{ ((flow_run | ui_url) if flow_run else none) | tojson }}
 }"""
 
 
@@ -106,6 +131,8 @@ def _webhook(url: SecretStr) -> uuid.UUID:
 
 
 def _automation(alert: Alert, block: uuid.UUID, *, enabled: bool) -> AutomationCore:
+    of_runs = {"prefect.resource.role": "tag", "prefect.resource.id": f"prefect.tag.{alert.tag}"}
+    body = _OF_PASSES if alert.event == MISSING_EVENT else _OF_RUN
     return AutomationCore(
         name=alert.name,
         description=alert.description,
@@ -113,13 +140,11 @@ def _automation(alert: Alert, block: uuid.UUID, *, enabled: bool) -> AutomationC
         trigger=EventTrigger(
             posture=Posture.Reactive,
             expect={alert.event},
-            match=ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*"}),
-            match_related=ResourceSpecification(
-                {"prefect.resource.role": "tag", "prefect.resource.id": f"prefect.tag.{alert.tag}"}
-            ),
+            match=ResourceSpecification({"prefect.resource.id": alert.resource}),
+            match_related=ResourceSpecification({} if alert.tag is None else of_runs),
             for_each={"prefect.resource.id"},
             threshold=1,
             within=dt.timedelta(0),
         ),
-        actions=[CallWebhook(block_document_id=block, payload=_PAYLOAD % {"name": orjson.dumps(alert.name).decode()})],
+        actions=[CallWebhook(block_document_id=block, payload=body % {"name": orjson.dumps(alert.name).decode()})],
     )

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,9 +23,11 @@ import httpx
 import psutil
 import pytest
 
+from flows.missing import MISSING_EVENT, RESOURCE, missing_payload
 from infra.local.home import temporary_home
 from infra.local.postgres import local_postgres
 from infra.up.runs import MARK
+from models.gaps import Gap
 from tests.support.archives import ROOT
 from tests.support.command import Swath, heed_interrupts
 from tests.support.simulated import Season, draw_season, import_farms, query, served
@@ -227,6 +230,49 @@ def test_the_webhook_is_told_of_runs_that_failed_crashed_or_are_late_but_not_of_
     assert told[third]["url"].endswith(third)
     assert backfill not in {body["run_id"] for body in inbox.bodies}
     assert len(inbox.bodies) == 3
+
+
+def test_the_webhook_is_told_of_passes_that_no_catalog_has(up: Up, inbox: Receiver) -> None:
+    day, at = dt.date(2024, 6, 9), dt.datetime(2024, 6, 9, 10, tzinfo=dt.UTC)
+    gaps = [
+        Gap(
+            tile=tile,
+            platform="sentinel-2b",
+            relative_orbit=36,
+            day=day,
+            expected_at=at,
+            farms=1_200,
+            asked_at=at,
+            alerted_at=None,
+        )
+        for tile in ("34TDR", "34TER")
+    ]
+    with up.prefect as prefect:
+        run = ask_for(prefect, "maintenance/maintenance")
+        related = [{"prefect.resource.id": f"prefect.flow-run.{run}", "prefect.resource.role": "flow-run"}]
+        for resource, of_run in ((RESOURCE, related), (RESOURCE, []), ("somebody.else", [])):
+            event = {
+                "id": str(uuid.uuid4()),
+                "occurred": dt.datetime.now(dt.UTC).isoformat(),
+                "event": MISSING_EVENT,
+                "resource": {"prefect.resource.id": resource},
+                "related": of_run,
+                "payload": missing_payload(gaps),
+            }
+            prefect.post("events", json=[event]).raise_for_status()
+
+    def is_of(run_id: str | None) -> Callable[[Any], bool]:
+        return lambda body: "passes" in body and body["run_id"] == run_id
+
+    of_run, of_none = (inbox.told(is_of(about), within_s=TOLD_WITHIN_S) for about in (run, None))
+    assert of_run["text"] == (
+        "swath: passes are missing: 2 passes in no catalog: 34TDR 2024-06-09 by sentinel-2b (1,200 farms), "
+        "34TER 2024-06-09 by sentinel-2b (1,200 farms)"
+    )
+    assert of_run["url"].endswith(run)
+    assert of_none["url"] is None
+    assert of_none["passes"][1] == {"tile": "34TER", "platform": "sentinel-2b", "day": "2024-06-09", "farms": 1_200}
+    assert len([body for body in inbox.bodies if "passes" in body]) == 2
 
 
 def test_a_second_one_on_the_same_home_says_where_the_first_is(up: Up) -> None:

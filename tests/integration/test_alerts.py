@@ -14,7 +14,7 @@ from infra.settings import Settings
 from infra.up.alerts import BLOCK, set_alerts
 from models.errors import BadInput
 
-NAMES = ["swath: a run crashed", "swath: a run failed", "swath: a run is late"]
+NAMES = ["swath: a run crashed", "swath: a run failed", "swath: a run is late", "swath: passes are missing"]
 
 
 @pytest.fixture
