@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -190,7 +190,12 @@ _observation = itemgetter(*OBSERVATION)
 
 def observation(row: Facts) -> dict[str, Any]:
     """An observation as readers are given it, from a row that has the columns of `OBSERVATION`."""
-    told = dict(zip(OBSERVATION, _observation(row), strict=True))
+    return observation_of(_observation(row))
+
+
+def observation_of(values: Iterable[Any]) -> dict[str, Any]:
+    """The same from the values of these columns, in their order."""
+    told = dict(zip(OBSERVATION, values, strict=True))
     told["acquired_at"] = _utc(told["acquired_at"])
     return told
 
@@ -217,7 +222,9 @@ def _body(row: Facts) -> bytes:
 
 
 def _utc(value: Any) -> Any:
-    return value.astimezone(dt.UTC) if isinstance(value, dt.datetime) else value
+    if isinstance(value, dt.datetime) and value.tzinfo is not dt.UTC:
+        return value.astimezone(dt.UTC)
+    return value
 
 
 def _last_pass(row: Facts) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import psycopg
 import structlog
-from psycopg.rows import DictRow, dict_row
+from psycopg.rows import AsyncRowFactory, DictRow, Row, dict_row, tuple_row
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
 
 from models.errors import BadInput
@@ -52,23 +52,30 @@ class Database:
         self.pool = pool
         self.breaker = breaker
 
-    async def rows(
-        self, query: str, values: Mapping[str, Any] | None = None, *, is_binary: bool = False
-    ) -> list[DictRow]:
+    async def rows(self, query: str, values: Mapping[str, Any] | None = None) -> list[DictRow]:
         """Return all rows of one query that changes nothing; asked again once where an old connection was broken.
 
         Args:
             query: SQL.
             values: of its parameters.
-            is_binary: let numbers come as they are, not as text: a fifth less work where there are hundreds of them.
 
         Raises:
             DatabaseAway: Postgres did not answer in time, or is left alone at the moment.
         """
+        return await self._read(query, values, dict_row, is_binary=False)
+
+    async def tuples(self, query: str, values: Mapping[str, Any] | None = None) -> list[tuple[Any, ...]]:
+        """Return rows without names, numbers not by way of text; otherwise as `rows`. Half the work for hundreds."""
+        return await self._read(query, values, tuple_row, is_binary=True)
+
+    async def _read(
+        self, query: str, values: Mapping[str, Any] | None, shape: AsyncRowFactory[Row], *, is_binary: bool
+    ) -> list[Row]:
         for is_last in (False, True):
             try:
                 async with self._lent(is_again=is_last, deadline_s=READ_DEADLINE_S) as connection:
-                    cursor = await connection.execute(query.encode(), values, binary=is_binary)
+                    cursor = connection.cursor(row_factory=shape, binary=is_binary)
+                    await cursor.execute(query.encode(), values)
                     return await cursor.fetchall()
             except _Broken:
                 continue

@@ -13,12 +13,13 @@ import orjson
 
 Word = Literal["success", "processing", "error"]
 
-OPTIONS = orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS
-
 
 def dumps(value: Any) -> bytes:
     """A value as JSON; instants in UTC, days and UUIDs as text."""
-    return orjson.dumps(value, option=OPTIONS)
+    try:
+        return orjson.dumps(value, option=orjson.OPT_UTC_Z)
+    except orjson.JSONEncodeError:  # a key that is no plain text; to allow for such takes a third longer
+        return orjson.dumps(value, option=orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS)
 
 
 def envelope(

@@ -12,7 +12,7 @@ from pydantic_core import PydanticCustomError
 
 from models import series
 from models.domain import INDEX
-from models.state import is_awaited, is_observed, latest_of, observation
+from models.state import is_awaited, is_observed, latest_of, observation, observation_of
 from serving.cursors import from_cursor, no_cursor, to_cursor
 from serving.endpoints import CSV, Answer, Call, Endpoint, Strict, etag_of
 from serving.faults import ApiError, unavailable
@@ -230,7 +230,7 @@ async def observations(call: Call[FarmPath, SeriesQuery, None]) -> Answer:
     if call.has(etag):
         return Answer(etag=etag)
     start, end = query.start or FIRST_DAY, query.end or LAST_DAY
-    values = {
+    values = _values(call) | {
         "start": start,
         "end": end,
         "first": _midnight(start - dt.timedelta(days=1)),
@@ -240,8 +240,8 @@ async def observations(call: Call[FarmPath, SeriesQuery, None]) -> Answer:
         "with_empty": query.with_empty,
         "limit": query.limit + 1,
     }
-    rows = await call.resources.database.rows(series.PAGE, _values(call) | values, is_binary=True)
-    told = [observation(row) for row in rows[: query.limit]]
+    rows = await call.resources.database.tuples(series.PAGE, values)
+    told = [observation_of(row) for row in rows[: query.limit]]
     cursor = _cursor(told[-1]["acquired_at"]) if len(rows) > query.limit else None
     headers = next_link(call.raw_path, cursor)
     if call.media_type == CSV:
@@ -257,7 +257,7 @@ async def observations(call: Call[FarmPath, SeriesQuery, None]) -> Answer:
     data = {
         "external_farm_id": call.path.external_farm_id,
         "index": INDEX,
-        "mask_policy": call.resources.settings.mask_policy.name,
+        "mask_policy": values["mask_policy"],
         "observations": told,
         "next_cursor": cursor,
     }
