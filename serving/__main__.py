@@ -19,6 +19,7 @@ from infra.settings import load_settings
 from models.errors import BadInput
 from serving.app import app_from_environment
 from serving.sheets import Sheets
+from serving.whole_answers import WholeAnswers
 
 GRACE_S = 8
 """How long requests at hand may take after a signal."""
@@ -36,6 +37,7 @@ def main() -> None:
         sys.exit(f"swath: {error}")
     config = uvicorn.Config(
         app,
+        http=WholeAnswers,
         lifespan="on",
         log_config=None,
         access_log=False,
