@@ -116,25 +116,35 @@ def cached(loader: str, house: House, what: str, *, client: Redis, bare: Served,
         client.set(PREFIX + path, body)
         size = max(size, len(body))
     found: dict[str, list[Load]] = {"bare": [], "swath": []}
-    for turn in range(plan.rounds + 1):
+    how = {"key": house.key, "connections": CONNECTIONS, "seconds": plan.seconds}
+    for _ in range(plan.rounds):
         for name, served in (("bare", bare), ("swath", swath)):
-            seconds = plan.seconds if turn else 1  # the first is for warming up
-            told = load(
-                *(loader, served.url, asked), key=house.key, connections=CONNECTIONS, seconds=seconds, pids=served.pids
-            )
-            if turn:
-                found[name].append(told)
+            found[name].append(load(loader, served.url, asked, pids=served.pids, **how))  # type: ignore[arg-type]
     return Cached(what=what, size=size, bare=tuple(found["bare"]), swath=tuple(found["swath"]))
+
+
+def warm_up(loader: str, house: House, served: Served, *whats: str) -> None:
+    """Ask for these reads for a second each, unmeasured: connections are opened, statements prepared."""
+    for what in whats:
+        load(
+            *(loader, served.url, paths(house, what)),
+            key=house.key,
+            connections=CONNECTIONS,
+            seconds=1,
+            pids=served.pids,
+        )
+
+
+def a_year(house: House) -> str:
+    """The read of all observations of a farm."""
+    return f"ndvi?start={house.first_day}&end={house.last_day}"
 
 
 def series(loader: str, house: House, served: Served, *, connections: int, plan: Plan) -> list[Load]:
     """Measure a year of observations of each farm, read from Postgres."""
-    asked = paths(house, f"ndvi?start={house.first_day}&end={house.last_day}")
-    runs = [
-        load(loader, served.url, asked, key=house.key, connections=connections, seconds=seconds, pids=served.pids)
-        for seconds in (1, *[plan.seconds] * plan.rounds)
-    ]
-    return runs[1:]
+    asked = paths(house, a_year(house))
+    how = {"key": house.key, "connections": connections, "seconds": plan.seconds, "pids": served.pids}
+    return [load(loader, served.url, asked, **how) for _ in range(plan.rounds)]  # type: ignore[arg-type]
 
 
 def sync(house: House, served: Served, plan: Plan) -> list[float]:
