@@ -93,10 +93,17 @@ def _picks(array: da.Array, wanted: dict[tuple[int, int], PixelsOfBlock]) -> da.
     """
     name = f"pick-{uuid.uuid4().hex}"  # each try reads anew
     _, down, across = array.numblocks
-    by_block = BlockwiseDepDict({at: wanted.get(at) for at in np.ndindex(down, across)}, numblocks=(down, across))
+    by_block = _ByBlock({at: wanted.get(at) for at in np.ndindex(down, across)}, numblocks=(down, across))
     layer = blockwise(_pick, name, "byx", array.name, "byx", by_block, "yx", numblocks={array.name: array.numblocks})
     graph = HighLevelGraph.from_collections(name, layer, dependencies=[array])
     return da.Array(graph, name, array.chunks, dtype=array.dtype)
+
+
+class _ByBlock(BlockwiseDepDict):  # type: ignore[misc]
+    """An argument that each block has its own of. Dask names it by a hash of all of it, unless it is told a name."""
+
+    def __dask_tokenize__(self) -> str:
+        return uuid.uuid4().hex
 
 
 def _pick(block: npt.NDArray[Any], pixels: PixelsOfBlock) -> npt.NDArray[Any]:
