@@ -6,14 +6,15 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import jwt
 import orjson
 import structlog
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from models.errors import BadInput
+
+if TYPE_CHECKING:
+    import jwt  # loaded with the first key: not every worker has a file of them
 
 log = structlog.get_logger(__name__)
 
@@ -123,6 +124,8 @@ def _key(given: Any, place: int, issuer: str) -> tuple[str, VerifyingKey]:
         raise wrong("is a private key", "public keys; who checks signatures needs no other")
     if given.get("use", "sig") != "sig":
         raise wrong("is not for signatures", "use: sig")
+    import jwt
+
     try:
         read = jwt.PyJWK(given)
     except (jwt.PyJWTError, ValueError, TypeError, KeyError):
@@ -133,6 +136,8 @@ def _key(given: Any, place: int, issuer: str) -> tuple[str, VerifyingKey]:
 
 
 def _weakness(given: Mapping[str, Any], read: jwt.PyJWK) -> str | None:
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+
     name = read.algorithm_name
     if name not in ALGORITHMS:
         return "is for an algorithm that is not taken"

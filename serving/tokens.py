@@ -12,13 +12,14 @@ import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
-
-import jwt
+from typing import TYPE_CHECKING, Any
 
 from models.keys import MasterKey, MasterKeys
 from models.principals import NAME, READ, WRITE_FARMS
 from serving.token_keys import ALGORITHMS, KeyFile, VerifyingKey
+
+if TYPE_CHECKING:
+    import jwt  # loaded with the first token: with its cryptography it takes a sixth of a worker's start
 
 OWN_ISSUER = "swath"
 OWN_KEY_ID = "swath-"
@@ -95,6 +96,8 @@ class TokenReader:
         return token
 
     def _checked(self, text: str) -> Token:
+        import jwt
+
         try:
             header = jwt.get_unverified_header(text)
             key = self._key(header)
@@ -145,21 +148,21 @@ def _token(claims: Mapping[str, Any], *, is_own: bool) -> Token:
 
 
 def _why(error: jwt.InvalidTokenError) -> str:
-    for kind, reason in _REASONS.items():
+    import jwt
+
+    reasons = {
+        jwt.ExpiredSignatureError: "has expired (exp)",
+        jwt.ImmatureSignatureError: "is not good yet (nbf, iat)",
+        jwt.InvalidAudienceError: "is meant for somebody else (aud)",
+        jwt.InvalidIssuerError: "is of another issuer than its key (iss)",
+        jwt.InvalidSignatureError: "has a signature that does not hold",
+    }
+    for kind, reason in reasons.items():
         if isinstance(error, kind):
             return reason
     if isinstance(error, jwt.MissingRequiredClaimError):
         return f"lacks {error.claim}"
     return "is malformed"
-
-
-_REASONS = {
-    jwt.ExpiredSignatureError: "has expired (exp)",
-    jwt.ImmatureSignatureError: "is not good yet (nbf, iat)",
-    jwt.InvalidAudienceError: "is meant for somebody else (aud)",
-    jwt.InvalidIssuerError: "is of another issuer than its key (iss)",
-    jwt.InvalidSignatureError: "has a signature that does not hold",
-}
 
 
 def signing_key(master: MasterKey) -> bytes:
@@ -180,6 +183,8 @@ class Claims:
 
 def signed(claims: Claims, master: MasterKey, *, audience: str) -> str:
     """Make the token."""
+    import jwt
+
     said = {
         "iss": OWN_ISSUER,
         "aud": audience,
