@@ -21,7 +21,7 @@ def wanted_farms(
     """
     if external_ids is not None and (unknown := unknown_farms(connection, external_ids)):
         problem = f"no active farm {', '.join(sorted(map(str, unknown)))}"
-        raise BadInput("farm", problem, allowed="see `swath farms list`")
+        raise BadInput("farm", problem, allowed="active farms, see `swath farms list`")
     named = None if external_ids is None else frozenset(external_ids)
     if bbox is None:
         selection = Selection(external_ids=named)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from zoneinfo import available_timezones
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from models.domain import MaskPolicy
@@ -32,7 +33,9 @@ def default_home() -> Path:
 class Settings(BaseSettings):
     """All settings of one process."""
 
-    model_config = SettingsConfigDict(env_prefix="SWATH_", frozen=True, extra="ignore", env_ignore_empty=True)
+    model_config = SettingsConfigDict(
+        env_prefix="SWATH_", frozen=True, extra="ignore", env_ignore_empty=True, allow_inf_nan=False
+    )
 
     home: Path = Field(default_factory=default_home, description="Folder of the embedded servers and their data.")
     database_url: SecretStr | None = Field(
@@ -63,7 +66,9 @@ class Settings(BaseSettings):
     )
 
     dask_address: str | None = Field(
-        default=None, description="Scheduler of a Dask cluster, as `tcp://host:8786`. Unset: threads of this process."
+        default=None,
+        pattern=r"^(tcp|tls|ws|wss)://[^\s/]+:[0-9]+/?$",
+        description="Scheduler of a Dask cluster, as `tcp://host:8786`. Unset: threads of this process.",
     )
     dask_tls_ca_file: Path | None = Field(
         default=None,
@@ -365,5 +370,38 @@ def load_settings() -> Settings:
         return Settings()
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
-        name = f"SWATH_{first['loc'][0]}".upper() if first["loc"] else "SWATH_*"
-        raise BadInput(name, first["msg"].removeprefix("Value error, ")) from None
+        if not first["loc"]:  # said of several, which the message names
+            raise BadInput("SWATH_*", first["msg"].removeprefix("Value error, ")) from None
+        field = str(first["loc"][0])
+        is_odd_text = first["type"] == "string_pattern_mismatch"
+        problem = "is not as it should be" if is_odd_text else first["msg"].removeprefix("Value error, ")
+        raise BadInput(f"SWATH_{field}".upper(), problem, allowed=_allowed(Settings.model_fields[field])) from None
+
+
+_IN_WORDS = {
+    "^https?://": "an address that begins with http:// or https://",
+    "^[a-z0-9_]+$": "small letters, digits and underscores",
+    "^(DEBUG|INFO|WARNING|ERROR)$": "DEBUG, INFO, WARNING, ERROR",
+    r"^(tcp|tls|ws|wss)://[^\s/]+:[0-9]+/?$": "tcp://host:8786 or tls://host:8786",
+}
+"""What the patterns of settings allow."""
+
+
+def _allowed(field: FieldInfo) -> str | None:
+    """What a setting may be, as far as its type and bounds tell; None where only its validator knows."""
+    told: dict[str, Any] = {}
+    for each in field.metadata:
+        told |= {
+            name: value
+            for name in ("gt", "ge", "lt", "le", "pattern")
+            if (value := getattr(each, name, None)) is not None
+        }
+    if "pattern" in told:
+        return _IN_WORDS[told["pattern"]]
+    if field.annotation is bool:
+        return "true or false"
+    if field.annotation not in (int, float):
+        return None
+    bounds = [f"above {told['gt']:,}"] if "gt" in told else [f"from {told['ge']:,}"] if "ge" in told else []
+    bounds += [f"up to {told['le']:,}"] if "le" in told else []
+    return " ".join(["a whole number" if field.annotation is int else "a number", *bounds])

@@ -16,7 +16,7 @@ from sqlalchemy import Engine, create_engine, make_url
 from infra.local import local_servers
 from infra.redis_address import SentinelAddress, ServerAddress, redis_address
 from infra.settings import Settings
-from models.errors import BadInput
+from models.errors import BadInput, ServerTrouble
 from models.schema import upgrade
 
 
@@ -44,11 +44,20 @@ def open_stores(settings: Settings) -> Iterator[Stores]:
         engine = postgres_engine(addresses.database_url, pool_size=settings.scenes_at_once + 3)
         client = redis_client(addresses.redis_url)
         try:
-            upgrade(addresses.database_url)
+            _bring_up_to_date(addresses.database_url, is_named=settings.database_url is not None)
             yield Stores(engine, client, addresses.database_url, addresses.redis_url)
         finally:
             client.close()
             engine.dispose()
+
+
+def _bring_up_to_date(database_url: str, *, is_named: bool) -> None:
+    try:
+        upgrade(database_url)
+    except ServerTrouble as error:
+        if not is_named:
+            raise
+        raise ServerTrouble(f"SWATH_DATABASE_URL: {error}") from error
 
 
 def postgres_engine(url: str, *, pool_size: int) -> Engine:

@@ -41,11 +41,15 @@ def upgrade(database_url: str) -> None:
         if _current(engine) != HEAD:
             _take_missing_steps(engine)
     except OperationalError as error:
-        raise ServerTrouble(f"the database does not answer: {error.orig}") from error
+        raise ServerTrouble(f"the database does not answer: {_in_a_line(error.orig)}") from error
     except ProgrammingError as error:
-        raise ServerTrouble(f"the database cannot be brought up to date: {error.orig}") from error
+        raise ServerTrouble(f"the database cannot be brought up to date: {_in_a_line(error.orig)}") from error
     finally:
         engine.dispose()
+
+
+def _in_a_line(error: BaseException | None) -> str:
+    return " ".join(str(error).split())
 
 
 def _engine(database_url: str) -> Engine:

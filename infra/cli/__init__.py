@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 some of the work failed or a server is in trouble, 2 bad i
 
 from __future__ import annotations
 
+import io
 import sys
 from importlib.metadata import version
 from typing import Annotated
@@ -68,9 +69,17 @@ def _global(
     set_up_logs(level, as_json=settings.log_json)
 
 
+def _write_all_letters() -> None:
+    """Write UTF-8 to files and programs; for what a terminal cannot show write a question mark."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding=None if stream.isatty() else "utf-8", errors="replace")
+
+
 def main() -> None:
     """Run the command line; every error that a user can act on is one sentence on standard error."""
     end_soon_when_told()
+    _write_all_letters()
     try:
         app()
     except BadInput as error:
@@ -81,6 +90,9 @@ def main() -> None:
         sys.exit(1)
     except OperationalError as error:
         sys.stderr.write(f"swath: the database does not answer any more: {redact(str(error.orig))}\n")
+        sys.exit(1)
+    except OSError as error:
+        sys.stderr.write(f"swath: {redact(str(error))}\n")  # such as a full disk, or a file that may not be read
         sys.exit(1)
     except SystemExit as end:
         if end.code in EXIT_CODES.values():

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from infra.cli.given import parse_day, parse_farms
+from infra.cli.given import output_file, parse_day, parse_farms
 from infra.settings import load_settings
 from models.domain import Farm, FarmFailure, Observation, SceneWork
 from models.errors import BadInput, UpstreamUnavailable
@@ -69,6 +69,7 @@ def explain(
     external_id = (parse_farms([farm], field="FARM") or [])[0]
     if day is None:
         raise BadInput("DATE", "missing", allowed="YYYY-MM-DD")
+    picture = None if png is None else output_file(png, field="--png")
     with open_bench(load_settings()) as bench:
         policy = bench.settings.mask_policy.name
         with bench.stores.engine.connect() as connection:
@@ -80,9 +81,9 @@ def explain(
                 f"no observation of {external_id} on {day} with mask policy {policy}",
                 allowed=f"observed days; `swath ndvi run --farm {external_id} --start {day} --end {day}` observes it",
             )
-        explained = [(row, _again(bench, farms[0], day, row, draw=png is not None)) for row in stored]
-    if png is not None:
-        _draw(png, [again for _, again in explained])
+        explained = [(row, _again(bench, farms[0], day, row, draw=picture is not None)) for row in stored]
+    if picture is not None:
+        _draw(picture, [again for _, again in explained])
     if as_json:
         report = [_facts(row, again) for row, again in explained]
         typer.echo(orjson.dumps(report, option=orjson.OPT_INDENT_2 | orjson.OPT_UTC_Z, default=str).decode())

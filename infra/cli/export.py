@@ -15,7 +15,7 @@ from rich.markup import escape
 from sqlalchemy import Connection
 
 from infra.cli.files import Format, Row, Sheet, Type, format_of, write_sheet
-from infra.cli.given import parse_day, parse_farms
+from infra.cli.given import output_file, parse_day, parse_farms
 from infra.settings import load_settings
 from infra.stores import open_stores
 from models.domain import Farm
@@ -68,7 +68,7 @@ def export_ndvi(
 
     Rows are those of each farm's present boundary and of the mask policy that the settings describe. Times are UTC.
     """
-    chosen = format_of(output, format_name)
+    chosen, target = format_of(output, format_name), output_file(output)
     days = parse_day(start, field="--start"), parse_day(end, field="--end")
     if days[0] and days[1] and days[0] > days[1]:
         raise BadInput("--start", f"{days[0]} is after the end, {days[1]}")
@@ -86,7 +86,7 @@ def export_ndvi(
         if wanted is not None or chosen is Format.GEOJSON:
             outlines = {each.external_farm_id: each.boundary for each in _farms(connection, wanted)}
         sheet = Sheet(columns=NDVI_COLUMNS, rows=rows, outlines=outlines)
-        count = write_sheet(output, sheet, as_format=chosen)
+        count = write_sheet(target, sheet, as_format=chosen)
     _say(output, chosen, count, as_json=as_json)
 
 
@@ -135,7 +135,7 @@ def export_weather(
     Each value stands with its source and its kind: observed, reanalysis or forecast. Units stand in the names. The soil
     is that of one layer, the uppermost of SWATH_OPEN_METEO_ARCHIVE_MODEL, because layers of models differ.
     """
-    chosen = format_of(output, format_name)
+    chosen, target = format_of(output, format_name), output_file(output)
     today = dt.datetime.now(dt.UTC).date()
     first = parse_day(start, field="--start") or today - dt.timedelta(days=DEFAULT_WEATHER_DAYS)
     last = parse_day(end, field="--end") or today + dt.timedelta(days=DEFAULT_DAYS_AHEAD)
@@ -150,7 +150,7 @@ def export_weather(
             rows=_weather_rows(connection, farms, (first, last), soil_layer=layer.depth if layer else None),
             outlines={each.external_farm_id: each.boundary for each in farms},
         )
-        count = write_sheet(output, sheet, as_format=chosen)
+        count = write_sheet(target, sheet, as_format=chosen)
     _say(output, chosen, count, as_json=as_json)
 
 

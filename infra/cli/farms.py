@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from infra.cli.given import output_file
 from infra.settings import Settings, load_settings
 from infra.stores import Stores, open_stores
 from models.clients import client_id_of
@@ -224,9 +225,9 @@ def export_farms(
     from tasks.farms.export import format_of, write_farms
 
     settings = load_settings()
-    chosen = format_of(output, format_name)
+    chosen, target = format_of(output, format_name), output_file(output)
     with open_stores(settings) as stores, stores.engine.connect() as connection:
-        count = write_farms(output, stored_farms(connection, include_inactive=include_inactive), format_name=chosen)
+        count = write_farms(target, stored_farms(connection, include_inactive=include_inactive), format_name=chosen)
     if as_json:
         typer.echo(orjson.dumps({"file": str(output), "format": chosen, "farms": count}).decode())
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import uuid
+from pathlib import Path
 
 from models.errors import BadInput
 
@@ -67,3 +68,22 @@ def _farm_id(text: str, *, field: str) -> uuid.UUID:
     except ValueError as error:
         problem = f"{text!r} is not a UUID"
         raise BadInput(field, problem, allowed="external_farm_id, see `swath farms list`") from error
+
+
+def output_file(path: Path, *, field: str = "--output") -> Path:
+    """Where a file is to be written, links followed.
+
+    What is there is replaced, so it must be a file: root would put one in the place of `/dev/null`.
+
+    Raises:
+        BadInput: something else than a file is there, or nobody may look.
+    """
+    allowed = "a file, in a folder that exists"
+    try:
+        found = path.resolve()
+        is_other = found.exists() and not found.is_file()
+    except (OSError, RuntimeError, ValueError) as error:  # also a link to itself, or a name with a zero byte
+        raise BadInput(field, f"{path} cannot be used: {error}", allowed=allowed) from error
+    if is_other:
+        raise BadInput(field, f"{path} is a folder" if found.is_dir() else f"{path} is no file", allowed=allowed)
+    return found

@@ -41,7 +41,11 @@ def run(
     Run again, it does only what is missing. Exit code 0 when everything due was answered, 1 when something could not
     be, 2 on bad input. No Prefect server need be running; with PREFECT_API_URL set, the run is seen there.
     """
-    last = parse_day(end, field="--end") or dt.datetime.now(dt.UTC).date()
+    today = dt.datetime.now(dt.UTC).date()
+    last = parse_day(end, field="--end") or today
+    # Under the sun of the far east it is tomorrow already.
+    if last > (newest := today + dt.timedelta(days=1)):
+        raise BadInput("--end", f"{last} is ahead, where nothing has been seen yet", allowed=f"to {newest}")
     first = parse_day(start, field="--start") or last - dt.timedelta(days=DEFAULT_LOOKBACK_DAYS)
     if first > last:
         raise BadInput("--start", f"{first} is after the end, {last}")

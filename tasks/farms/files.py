@@ -77,12 +77,13 @@ def read_farms(
     Raises:
         BadInput: when nothing of the file can be used, naming the field and what is allowed.
     """
-    if not path.is_file():
-        raise BadInput("file", f"there is no file {path}")
+    size = _size_of(path)
     reader = READERS.get(path.suffix.lower())
     if reader is None:
         raise BadInput("file", f"{path.name} is of a kind that is not read", allowed=", ".join(READERS))
-    check_size(path.stat().st_size)
+    if not size:
+        raise BadInput("file", f"{path.name} is empty: it has 0 bytes", allowed="a file with farms in it")
+    check_size(size)
     wanted = Wanted(id_field=id_field, name_field=name_field, user_field=user_field)
     found = reader(path, layer=layer, wanted=wanted)
     if not found.geometries:
@@ -90,6 +91,24 @@ def read_farms(
     projection = _projection(found, crs=crs, is_json=reader is read_geojson)
     name = found.dataset if dataset is None else dataset_name(dataset)
     return _Reading(path.name, found, dataset=name, limits=limits, projection=projection).farm_file()
+
+
+def _size_of(path: Path) -> int:
+    """Bytes of a file that can be read.
+
+    Raises:
+        BadInput: it is none, or nobody lets us.
+    """
+    try:
+        if path.is_dir():
+            raise BadInput("file", f"{path} is a folder", allowed="one file of it at a time")
+        if not path.is_file():
+            raise BadInput("file", f"there is no file {path}")
+        with path.open("rb"):
+            return path.stat().st_size
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise BadInput("file", f"{path} cannot be read: {reason}", allowed="a file that you may read") from error
 
 
 def _projection(layer: Layer, *, crs: str | None, is_json: bool) -> Projection:
