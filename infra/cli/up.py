@@ -81,10 +81,11 @@ def _print(console: Console, settings: Settings, ready: Ready) -> None:
     console.print(f"  Prefect    {ready.ui_url}   runs, schedules, logs", soft_wrap=True)
     if ready.auth_file is not None:
         console.print(
-            f"             asks for a login once: paste what  cat {shlex.quote(str(ready.auth_file))}  prints"
+            f"             asks for a login once: paste what  cat {shlex.quote(str(ready.auth_file))}  prints",
+            soft_wrap=True,
         )
     console.print(f"  First key  {swath} clients create NAME", soft_wrap=True)
-    console.print(f"  Farms      {swath} farms import FARMS.geojson", soft_wrap=True)
+    console.print(f"  Farms      {swath} farms import FARMS.geojson --client NAME", soft_wrap=True)
     console.print(f"  How it is  {swath} status\n", soft_wrap=True)
 
 

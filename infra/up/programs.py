@@ -135,10 +135,17 @@ def worker_part(place: Place, pool: str, client: httpx.AsyncClient) -> Part:
             *options,
             niceness=niceness,
         ),
-        environment=place.environment,
+        environment=place.environment | {"TMPDIR": str(_scratch(place.settings.home))},
         answers=_is_polling(place, pool, name, client),
         folder=place.settings.home,
     )
+
+
+def _scratch(home: Path) -> Path:
+    """Folder for what a worker keeps for a while: Prefect's own, /tmp/runner_storage, belongs to whoever came first."""
+    folder = home / "prefect" / "tmp"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return folder
 
 
 def _reachable(url: str) -> str:

@@ -179,6 +179,14 @@ def test_all_of_it_listens_on_loopback_alone(up: Up) -> None:
     assert {found.laddr.ip for found in listening} == {"127.0.0.1"}
 
 
+def test_workers_keep_nothing_where_another_user_of_the_machine_is_in_the_way(up: Up) -> None:
+    kept = up.home / "prefect" / "tmp"
+    parts = up.parts()
+    assert {parts[name].environ()["TMPDIR"] for name in ("worker", "backfill")} == {str(kept)}
+    assert (kept / "runner_storage").is_dir()
+    assert kept.stat().st_mode & 0o077 == 0
+
+
 def test_schedules_have_runs_ahead(up: Up) -> None:
     """With a SQLAlchemy that Prefect does not know, everything seems well and nothing is ever scheduled."""
     ahead = {"flow_runs": {"state": {"name": {"any_": ["Scheduled"]}}, "tags": {"all_": ["daily"]}}, "limit": 200}
