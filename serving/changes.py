@@ -6,13 +6,13 @@ import datetime as dt
 import uuid
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, create_model
+from pydantic import Field, create_model
 
 from models.changes import EVERYTHING, OF_CLIENT, SNAPSHOT, changes_sql
 from models.domain import INDEX
 from models.weather import DAILY_VARIABLES
 from serving.cursors import from_cursor, to_cursor
-from serving.endpoints import Answer, Call, Endpoint, Strict, etag_of
+from serving.endpoints import Answer, Call, Endpoint, Strict, Told, etag_of
 from serving.ndvi import Observation
 from serving.tables import next_link
 
@@ -29,7 +29,7 @@ class ChangesQuery(Strict):
     limit: Annotated[int, Field(ge=1, le=MOST_CHANGES)] = Field(default=500, description="Most changes of one answer.")
 
 
-class FarmFacts(BaseModel):
+class FarmFacts(Told):
     """A farm as it is now, without its boundary."""
 
     external_farm_id: uuid.UUID
@@ -41,7 +41,7 @@ class FarmFacts(BaseModel):
     bbox: Annotated[list[float], Field(min_length=4, max_length=4)]
 
 
-class FarmCell(BaseModel):
+class FarmCell(Told):
     """Which cell of weather of a source a farm lies in."""
 
     external_farm_id: uuid.UUID
@@ -57,7 +57,7 @@ class ObservationOfFarm(Observation):
     pass_id: str
 
 
-class _WeatherDay(BaseModel):
+class _WeatherDay(Told):
     cell: str
     source: Source
     day: dt.date
@@ -74,7 +74,7 @@ WeatherDayOfCell = create_model(
 )
 
 
-class _Change(BaseModel):
+class _Change(Told):
     revision: int = Field(description="Grows from change to change.")
 
 
@@ -106,7 +106,7 @@ class WeatherDayChange(_Change):
     facts: WeatherDayOfCell
 
 
-class Changes(BaseModel):
+class Changes(Told):
     """Changes in their order."""
 
     changes: list[FarmChange | FarmCellChange | ObservationChange | WeatherDayChange]

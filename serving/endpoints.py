@@ -38,6 +38,12 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, str_strip_whitespace=True)
 
 
+class Told(BaseModel):
+    """What an answer says. A worker makes most of them by hand, so what would check them is not built at its start."""
+
+    model_config = ConfigDict(defer_build=True)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call(Generic[P, Q, B]):
     """One request that was let in, its parts checked."""

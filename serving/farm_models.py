@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     ConfigDict,
     Field,
     StrictBool,
@@ -23,7 +22,7 @@ from models.errors import BadInput
 from models.places import Bbox, bbox_from
 from models.registry import StoredFarm
 from models.texts import MAX_TEXT, clean_text
-from serving.endpoints import Strict
+from serving.endpoints import Strict, Told
 from serving.fields import FarmId
 
 MOST_FARMS = 1_000
@@ -191,7 +190,7 @@ class FarmQuery(Strict):
     cursor: Annotated[str, Field(max_length=500)] | None = None
 
 
-class FarmOut(BaseModel):
+class FarmOut(Told):
     """A farm as it is stored."""
 
     external_farm_id: uuid.UUID
@@ -208,7 +207,7 @@ class FarmOut(BaseModel):
     updated_at: dt.datetime
 
 
-class FarmProperties(BaseModel):
+class FarmProperties(Told):
     """Facts of a farm as a GeoJSON feature has them."""
 
     external_farm_id: uuid.UUID
@@ -222,7 +221,7 @@ class FarmProperties(BaseModel):
     updated_at: dt.datetime
 
 
-class FarmFeature(BaseModel):
+class FarmFeature(Told):
     """A farm as GeoJSON (RFC 7946)."""
 
     type: Literal["Feature"]
@@ -232,7 +231,7 @@ class FarmFeature(BaseModel):
     geometry: Annotated[dict[str, Any], WithJsonSchema(_GEOMETRY)]
 
 
-class FarmCollection(BaseModel):
+class FarmCollection(Told):
     """One page of farms as GeoJSON (RFC 7946)."""
 
     type: Literal["FeatureCollection"]
@@ -246,14 +245,14 @@ class FarmWritten(FarmOut):
     repairs: list[str] = Field(description="What was done to make the geometry valid.")
 
 
-class FarmsOut(BaseModel):
+class FarmsOut(Told):
     """One page of farms."""
 
     farms: list[FarmOut]
     next_cursor: str | None = Field(description="Gives the next page; null: this was the last.")
 
 
-class Fault(BaseModel):
+class Fault(Told):
     """What is wrong with one field of one farm."""
 
     code: Literal["invalid", "conflict"]
@@ -262,7 +261,7 @@ class Fault(BaseModel):
     allowed: str | None
 
 
-class FarmOutcome(BaseModel):
+class FarmOutcome(Told):
     """What became of one farm of a sync."""
 
     external_farm_id: uuid.UUID | None = Field(description="Null where what was given is not a farm.")
@@ -273,7 +272,7 @@ class FarmOutcome(BaseModel):
     errors: list[Fault]
 
 
-class SyncOut(BaseModel):
+class SyncOut(Told):
     """What became of the farms of a sync, in the order given."""
 
     created: int

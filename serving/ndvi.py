@@ -7,14 +7,14 @@ import uuid
 from typing import Annotated, Any, Literal
 
 import orjson
-from pydantic import AwareDatetime, BaseModel, Field, model_validator
+from pydantic import AwareDatetime, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from models import series
 from models.domain import INDEX
 from models.state import is_awaited, is_observed, latest_of, observation, observation_of
 from serving.cursors import from_cursor, no_cursor, to_cursor
-from serving.endpoints import CSV, Answer, Call, Endpoint, Strict, etag_of
+from serving.endpoints import CSV, Answer, Call, Endpoint, Strict, Told, etag_of
 from serving.faults import ApiError, unavailable
 from serving.fields import FIRST_DAY, LAST_DAY, Day, FarmPath, Fraction
 from serving.gate import Fetch
@@ -27,7 +27,7 @@ RETRY_S = 30
 """When a reader of a farm that is being looked at may look again."""
 
 
-class Observation(BaseModel):
+class Observation(Told):
     """What one pass told of a farm: a value, or the reason why there is none."""
 
     day: dt.date = Field(description="Local solar day.")
@@ -55,7 +55,7 @@ class Observation(BaseModel):
     catalog: str
 
 
-class LastPass(BaseModel):
+class LastPass(Told):
     """The last pass over a farm, and why it was not used if it was not."""
 
     day: dt.date
@@ -66,7 +66,7 @@ class LastPass(BaseModel):
     why_not_used: str | None
 
 
-class NextPass(BaseModel):
+class NextPass(Told):
     """The next pass over a farm, told from the orbits of its last weeks."""
 
     day: dt.date
@@ -74,7 +74,7 @@ class NextPass(BaseModel):
     platform: str
 
 
-class Trend(BaseModel):
+class Trend(Told):
     """How the value changed since the observation before."""
 
     ndvi_change: float
@@ -82,7 +82,7 @@ class Trend(BaseModel):
     days: int
 
 
-class OfEarlierBoundary(BaseModel):
+class OfEarlierBoundary(Told):
     """The last value of the boundary that a farm had before."""
 
     ndvi: float
@@ -92,7 +92,7 @@ class OfEarlierBoundary(BaseModel):
     boundary_version: int
 
 
-class FarmState(BaseModel):
+class FarmState(Told):
     """A farm as it looks now, or why that is not known."""
 
     external_farm_id: uuid.UUID
@@ -111,7 +111,7 @@ class FarmState(BaseModel):
     revision: int
 
 
-class Series(BaseModel):
+class Series(Told):
     """A farm's observations, oldest first."""
 
     external_farm_id: uuid.UUID
@@ -121,7 +121,7 @@ class Series(BaseModel):
     next_cursor: str | None = Field(description="Where the next page begins; null on the last one.")
 
 
-class Latest(BaseModel):
+class Latest(Told):
     """A farm's newest observation that is clear enough."""
 
     external_farm_id: uuid.UUID
@@ -130,7 +130,7 @@ class Latest(BaseModel):
     observation: Observation | None
 
 
-class RefreshAsked(BaseModel):
+class RefreshAsked(Told):
     """A fresh look that is in flight."""
 
     external_farm_id: uuid.UUID

@@ -7,11 +7,11 @@ import re
 import uuid
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, Field, WithJsonSchema, model_validator
+from pydantic import AwareDatetime, BeforeValidator, Field, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
 from models.errors import BadInput
-from serving.endpoints import Strict
+from serving.endpoints import Strict, Told
 from serving.fields import LAST_DAY
 
 FIRST_DAY = dt.date(1940, 1, 1)
@@ -127,7 +127,7 @@ class Points(Strict):
     points: Annotated[list[Point], Field(min_length=1, max_length=MOST_POINTS)]
 
 
-class Telling(BaseModel):
+class Telling(Told):
     """Who told a value."""
 
     source: Literal["open-meteo", "nasa-power"]
@@ -143,7 +143,7 @@ class ToldValue(Telling):
     value: float
 
 
-class _Weather(BaseModel):
+class _Weather(Told):
     cells: list[str] = Field(description="Cells of the sources' grids that the weather is of, at most one of each.")
     latitude: float = Field(description="Centre of the smaller cell, degrees north.")
     longitude: float
@@ -177,7 +177,7 @@ class DailyWeather(_Columns):
     day: list[dt.date]
 
 
-class PointWeather(BaseModel):
+class PointWeather(Told):
     """The weather nearest to a point and a time."""
 
     lat: float
@@ -189,13 +189,13 @@ class PointWeather(BaseModel):
     why_empty: str | None = Field(description="Why there is no weather, in a sentence.")
 
 
-class PointsWeather(BaseModel):
+class PointsWeather(Told):
     """Many at once, in the order asked."""
 
     points: list[PointWeather]
 
 
-class FarmAgronomy(BaseModel):
+class FarmAgronomy(Told):
     """What the weather of a range of days meant for a crop; sums are over the days that are known."""
 
     external_farm_id: uuid.UUID
