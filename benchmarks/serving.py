@@ -59,7 +59,7 @@ from infra.telemetry import set_up_logs  # noqa: E402
 from models.schema import upgrade  # noqa: E402
 
 FULL_PLAN = Plan(rounds=7, seconds=5, workers=4, stall_s=10, turns=5)
-QUICK_PLAN = Plan(rounds=2, seconds=1, workers=4, stall_s=2, turns=2)
+QUICK_PLAN = Plan(rounds=2, seconds=1, workers=4, stall_s=2, turns=1)
 FEW = 4
 """Connections of the second measurement of a series."""
 
@@ -208,7 +208,7 @@ def arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, help="of each run (default: 5; quick: 1)")
     parser.add_argument("--stall", type=float, help="seconds for which Prefect says nothing (default: 10; quick: 2)")
     parser.add_argument("--workers", type=int, help="where several are measured (default: 4)")
-    parser.add_argument("--turns", type=int, help="cold starts and syncs (default: 5; quick: 2)")
+    parser.add_argument("--turns", type=int, help="cold starts and syncs (default: 5; quick: 1)")
     return parser.parse_args(words)
 
 
