@@ -397,7 +397,7 @@ def _allowed(field: FieldInfo) -> str | None:
             if (value := getattr(each, name, None)) is not None
         }
     if "pattern" in told:
-        return _IN_WORDS[told["pattern"]]
+        return _IN_WORDS.get(told["pattern"])
     if field.annotation is bool:
         return "true or false"
     if field.annotation not in (int, float):

@@ -90,7 +90,13 @@ async def _nothing_here(scope: Scope, _receive: Receive, _send: Send) -> None:
 def _routes(endpoints: Sequence[Endpoint]) -> list[Route]:
     order = {each.path: place for place, each in reversed(list(enumerate(endpoints)))}
     by_path = groupby(sorted(endpoints, key=lambda each: order[each.path]), key=lambda each: each.path)
-    return [Route(path, Path(list(group)), name=path) for path, group in by_path]
+    answered = {path: Path(list(group)) for path, group in by_path}
+    # A slash at the end is easily forgotten: the same without it, where nothing else is at that path.
+    without = {path.removesuffix("/"): path for path in answered if path.endswith("/") and path != "/"}
+    return [
+        *(Route(path, answers, name=path) for path, answers in answered.items()),
+        *(Route(short, answered[path], name=path) for short, path in without.items() if short not in answered),
+    ]
 
 
 def with_metrics(settings: Settings, endpoints: Sequence[Endpoint] = ENDPOINTS) -> tuple[Endpoint, ...]:

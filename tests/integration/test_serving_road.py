@@ -54,6 +54,7 @@ ENDPOINTS = (
     _endpoint("POST", "/things", _make, body_model=Thing, most_bytes=1_000),
     _endpoint("GET", "/long", _long),
     _endpoint("GET", "/broken", _broken),
+    _endpoint("GET", "/slashed/", _long),
     _endpoint("GET", "/either", _either, media_types=("application/json", CSV)),
 )
 
@@ -121,6 +122,19 @@ def test_what_the_framework_would_answer_by_itself_is_in_the_envelope_too(databa
                 yield b" " * 100
 
         check_error(await one.http.post("/things", content=trickle()), 413, "body")
+
+    run(redis_url, database_url, ask)
+
+
+def test_a_slash_that_was_forgotten_makes_no_difference(database_url: str, redis_url: str) -> None:
+    async def ask(one: Worker) -> None:
+        documented, forgotten = await one.http.get("/slashed/"), await one.http.get("/slashed")
+        assert (documented.status_code, forgotten.status_code) == (200, 200)
+        assert forgotten.content == documented.content
+        wrong = await one.http.delete("/slashed")
+        check_error(wrong, 405, None)
+        assert wrong.headers["allow"] == "GET, HEAD"
+        check_error(await one.http.get("/slashed//"), 404, None)
 
     run(redis_url, database_url, ask)
 
