@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -174,3 +175,17 @@ class TestOutputOfPrograms:
         assert told.stderr.startswith(b"swath: ")
         assert b"No space left" in told.stderr
         assert b"Traceback" not in told.stderr
+
+
+def test_an_interrupt_while_the_program_is_loaded_ends_it_without_a_word() -> None:
+    command = [sys.executable, "-X", "importtime", "-m", "infra.start", "farms", "list", "--help"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as program:
+        assert program.stdout is not None
+        assert program.stderr is not None
+        # Loaded first, long before all else.
+        assert any(line.endswith("typer\n") for line in program.stderr)
+        program.send_signal(signal.SIGINT)
+        rest, said = program.stderr.read(), program.stdout.read()
+    assert program.returncode == -signal.SIGINT
+    assert "Traceback" not in rest
+    assert said == ""
