@@ -1,7 +1,7 @@
 """Answers that leave in one piece: uvicorn writes head and body apart, and with uvloop each write is a packet.
 
-The first wakes the reader, who finds a head without a body and goes back to sleep. Of the processor time of a cached
-read, that second packet is a fifth.
+The first wakes the reader, who finds a head without a body and goes back to sleep. Joined, a cached read takes a worker
+5 % less processor time (417 instead of 441 us, medians of twelve pairs of runs), and 5 % more are answered.
 """
 
 from __future__ import annotations
