@@ -18,7 +18,6 @@ from infra.settings import load_settings
 from models.errors import BadInput
 from serving.app import app_from_environment
 from serving.sheets import Sheets
-from serving.whole_answers import WholeAnswers
 
 GRACE_S = 8
 """How long requests at hand may take after a signal."""
@@ -36,7 +35,7 @@ def main() -> None:
         sys.exit(f"swath: {error}")
     config = uvicorn.Config(
         app,
-        http=WholeAnswers,
+        http="httptools",
         lifespan="on",
         log_config=None,
         access_log=False,
