@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -71,17 +71,24 @@ class DayRun:
         return max(0.0, 1 - self.work_s / self.flow_s)
 
 
-def measure_day(tile: Tile, *, scenes: int, farms: int) -> DayRun:
-    """Run the daily work over so many scenes with so many farms each."""
+def measure_day(tile: Tile, *, scenes: int, farms: int, is_quiet: Callable[[], object] = lambda: None) -> DayRun:
+    """Run the daily work over so many scenes with so many farms each.
+
+    Args:
+        tile: the files that all scenes show.
+        scenes: how many.
+        farms: in each of them.
+        is_quiet: returns once the machine has nothing else to do; called when all servers are up, before the work.
+    """
     with tempfile.TemporaryDirectory(prefix="swath-day-") as folder:
         for number in range(scenes):
             for band in BANDS:
                 (Path(folder) / f"{number}-{band}.tif").symlink_to(tile.file(DAY, band))
         with counting_server(Path(folder)) as files, _catalog(files.url, tile.size, scenes) as stac_url:
-            return _run_in_child(stac_url, random_farms(farms, size=tile.size))
+            return _run_in_child(stac_url, random_farms(farms, size=tile.size), is_quiet)
 
 
-def _run_in_child(stac_url: str, farms: list[Farm]) -> DayRun:
+def _run_in_child(stac_url: str, farms: list[Farm], is_quiet: Callable[[], object]) -> DayRun:
     before = dict(os.environ)
     with temporary_home() as home:
         for name in [name for name in os.environ if name.startswith(("SWATH_", "PREFECT_"))]:
@@ -92,6 +99,7 @@ def _run_in_child(stac_url: str, farms: list[Farm]) -> DayRun:
             with open_stores(settings) as stores, prefect_server(settings):
                 with stores.engine.begin() as connection:
                     upsert_farms(connection, [_draft(farm) for farm in farms])
+                is_quiet()
                 quiet = {"PREFECT_LOGGING_LEVEL": "CRITICAL", "SWATH_LOG_LEVEL": "ERROR"}
                 command = [sys.executable, "-m", "benchmarks.day_of_scenes"]
                 found = subprocess.run(

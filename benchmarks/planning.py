@@ -23,7 +23,6 @@ from sqlalchemy import Engine, event
 
 from benchmarks.by_scene import peak_rss_mb
 from benchmarks.planet import Fields, external_id, fields, scenes_of
-from infra.local.home import temporary_home
 from infra.settings import Settings, load_settings
 from infra.stores import Stores, open_stores, postgres_engine
 from infra.telemetry import set_up_logs
@@ -57,18 +56,16 @@ class Planned:
     """Farms in units of work: observations to make."""
 
 
-def measure_planning(*, farms: int, scenes: int) -> Planned:
-    """Plan a day for so many farms, none of which was observed yet."""
-    with temporary_home() as home, stored_world(home, farms=farms, scenes=scenes) as stores:
-        command = [sys.executable, "-m", "benchmarks.planning", stores.database_url, stores.redis_url]
-        found = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
-        return Planned(**json.loads(found.stdout.splitlines()[-1]))
+def measure_planning(stores: Stores) -> Planned:
+    """Plan a day for the farms of these stores, none of which was observed yet."""
+    command = [sys.executable, "-m", "benchmarks.planning", stores.database_url, stores.redis_url]
+    found = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    return Planned(**json.loads(found.stdout.splitlines()[-1]))
 
 
 @contextlib.contextmanager
-def stored_world(home: Path, *, farms: int, scenes: int) -> Iterator[Stores]:
+def stored_world(settings: Settings, *, farms: int, scenes: int) -> Iterator[Stores]:
     """Stores of their own with made-up farms and a day's scenes in them."""
-    settings = Settings(home=home)
     with open_stores(settings) as stores:
         with stores.engine.begin() as connection:
             record_scenes(connection, scenes_of(DAY, scenes), [])

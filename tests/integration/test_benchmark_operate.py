@@ -14,8 +14,10 @@ from benchmarks import operate
 from benchmarks.day_of_scenes import DayRun, measure_day
 from benchmarks.operate import Findings, Size, Start
 from benchmarks.planet import fields, is_land, land_tiles, scenes_of
-from benchmarks.planning import Planned, measure_planning
+from benchmarks.planning import Planned, measure_planning, stored_world
 from benchmarks.tile import make_tile
+from infra.local.home import temporary_home
+from infra.settings import Settings
 
 SIZE = Size(scenes=3, tile_px=2048, farms_planned=2_000, scenes_planned=500)
 RUN = DayRun(state="COMPLETED", message="", flow_s=10, searches_s=1, scenes_s=16, scenes=3, observed=300, at_once=2)
@@ -37,7 +39,11 @@ def test_the_planet_has_tiles_like_the_real_ones_and_a_day_of_passes_over_land()
 
 @pytest.mark.timeout(120)
 def test_planning_is_measured_in_a_process_of_its_own_with_few_queries() -> None:
-    found = measure_planning(farms=SIZE.farms_planned, scenes=SIZE.scenes_planned)
+    with (
+        temporary_home() as home,
+        stored_world(Settings(home=home), farms=SIZE.farms_planned, scenes=SIZE.scenes_planned) as stores,
+    ):
+        found = measure_planning(stores)
     assert 0 < found.units <= found.looks < SIZE.farms_planned
     assert found.queries < 100
     assert found.start_rss_mb < found.peak_rss_mb < 1_000
@@ -49,7 +55,11 @@ def test_planning_is_measured_in_a_process_of_its_own_with_few_queries() -> None
 def test_a_day_goes_through_the_real_flow_and_every_farm_is_answered(tmp_path: Path) -> None:
     tile, _ = make_tile(tmp_path, size=SIZE.tile_px)
     before = dict(os.environ)
-    day = measure_day(tile, scenes=SIZE.scenes, farms=operate.FARMS_A_SCENE)
+    asked: list[bool] = []
+    day = measure_day(
+        tile, scenes=SIZE.scenes, farms=operate.FARMS_A_SCENE, is_quiet=lambda: asked.append("SWATH_HOME" in os.environ)
+    )
+    assert asked == [True], "once, when the servers are up"
     assert dict(os.environ) == before
     assert list(Findings(day=day, plan=None, start=None).problems(SIZE)) == []
     assert 0 < day.work_s < day.flow_s
