@@ -95,11 +95,13 @@ def _facts(report: Report) -> Table:
 
 def _regions(report: Report) -> Table:
     table = _table("Regions, last 30 days")
+    table.collapse_padding = True  # so that the usual catalogs fit into 80 columns
     catalogs = sorted({name for region in report.regions for name in region.seen})
-    for name, justify in [("UTM zone", "left"), ("tiles", "right"), ("newest pass", "left"), ("newest value", "left")]:
+    for name, justify in [("zone", "left"), ("tiles", "right"), ("last pass", "left"), ("last value", "left")]:
         table.add_column(name, justify="right" if justify == "right" else "left", no_wrap=True)
     for name in (*catalogs, "used", "clear", "open", "missing"):
-        table.add_column(name.rpartition("/")[2], justify="right", overflow="fold")
+        label = name.rpartition("/")[2].replace("sentinel-2", "S2")
+        table.add_column(label, justify="right", overflow="fold")
     for region in report.regions:
         colour = "green" if report.at - region.newest_pass <= _FRESH else "yellow"
         table.add_row(
