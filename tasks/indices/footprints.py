@@ -1,16 +1,16 @@
 """Farm boundaries as pixels with coverage fractions, on a lattice shared by all tiles of a UTM zone.
 
 A one-hectare field has as many edge pixels as inner ones, so each pixel counts with the share of it that lies inside
-the boundary. Rows and columns are those of the zone's lattice, not of one file: tiles of one zone
+the boundary (exactextract). Rows and columns are those of the zone's lattice, not of one file: tiles of one zone
 share it, so a farm across two tiles is one list of pixels.
 """
 
 from __future__ import annotations
 
-import itertools
+import math
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -18,13 +18,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import shapely
+from exactextract import Feature, exact_extract
+from exactextract.feature import FeatureSource
+from exactextract.raster import NumPyRasterSource
 from pyproj import Transformer
 
 from models.domain import Farm, Grid
-from tasks.indices.coverage import Cells, covered_cells
-
-BOUNDARIES_AT_ONCE = 512
-"""The arrays of some hundred stay in the processor's cache; for ten thousand at once each takes four times as long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +48,6 @@ class Lattice:
             round((self.y_phase - grid.top) / self.resolution_m),
             round((grid.left - self.x_phase) / self.resolution_m),
         )
-
-    def pixels(self, shapes: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Shapes (n,) in metres of the zone as shapes in pixels: x is the column, y the row."""
-
-        def to_pixels(places: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-            x, y = places[:, 0] - self.x_phase, self.y_phase - places[:, 1]
-            return np.column_stack((x, y)) / self.resolution_m
-
-        found: npt.NDArray[Any] = np.asarray(shapely.transform(shapes, to_pixels))
-        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,32 +159,85 @@ def footprints_of(boundaries: Sequence[bytes], *, lattice: Lattice, inner_margin
         One footprint a boundary. The sum of coverage fractions times the pixel area is the area of the polygon in
         the zone's projection.
     """
-    found: list[Footprint] = []
-    for first in range(0, len(boundaries), BOUNDARIES_AT_ONCE):
-        found += _footprints(
-            project(boundaries[first : first + BOUNDARIES_AT_ONCE], lattice.epsg), lattice, inner_margin_m
+    shapes = project(boundaries, lattice.epsg)
+    parts = _covered_cells(shapes, lattice)
+    if inner_margin_m <= 0:
+        return [Footprint(rows, cols, coverage, coverage >= 1) for rows, cols, coverage in parts]
+    shrunk = _covered_cells(shapely.buffer(shapes, -inner_margin_m), lattice)
+    footprints = []
+    for (rows, cols, coverage), (inner_rows, inner_cols, inner_coverage) in zip(parts, shrunk, strict=True):
+        whole = inner_coverage >= 1
+        inner = set(zip(inner_rows[whole].tolist(), inner_cols[whole].tolist(), strict=True))
+        is_inner = np.fromiter(((r, c) in inner for r, c in zip(rows.tolist(), cols.tolist(), strict=True)), np.bool_)
+        footprints.append(Footprint(rows, cols, coverage, is_inner))
+    return footprints
+
+
+Cells = tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.float64]]
+
+
+def _covered_cells(shapes: npt.NDArray[Any], lattice: Lattice) -> list[Cells]:
+    """Rows, columns and coverage of each shape; empty shapes have no cells."""
+    none: Cells = (np.empty(0, np.int32), np.empty(0, np.int32), np.empty(0, np.float64))
+    cells = [none] * len(shapes)
+    full = np.flatnonzero(~shapely.is_empty(shapes))
+    if len(full) == 0:
+        return cells
+    left, bottom, right, top = shapely.total_bounds(shapes[full])
+    step = lattice.resolution_m
+    first_col, last_col = math.floor((left - lattice.x_phase) / step), math.ceil((right - lattice.x_phase) / step)
+    first_row, last_row = math.floor((lattice.y_phase - top) / step), math.ceil((lattice.y_phase - bottom) / step)
+    width, height = max(1, last_col - first_col), max(1, last_row - first_row)
+    canvas = NumPyRasterSource(
+        np.broadcast_to(np.uint8(0), (height, width)),  # exactextract wants a raster; only its grid matters here
+        xmin=lattice.x_phase + first_col * step,
+        xmax=lattice.x_phase + (first_col + width) * step,
+        ymin=lattice.y_phase - (first_row + height) * step,
+        ymax=lattice.y_phase - first_row * step,
+    )
+    found = exact_extract(canvas, _Boundaries(shapely.to_wkb(shapes[full])), ["cell_id", "coverage"])
+    for index, feature in zip(full, found, strict=True):
+        numbers = feature["properties"]
+        rows, cols = np.divmod(numbers["cell_id"].astype(np.int64), width)
+        cells[index] = (
+            (rows + first_row).astype(np.int32),
+            (cols + first_col).astype(np.int32),
+            numbers["coverage"].astype(np.float64),
         )
-    return found
+    return cells
 
 
-def _footprints(shapes: npt.NDArray[Any], lattice: Lattice, inner_margin_m: float) -> list[Footprint]:
-    cells = covered_cells(lattice.pixels(shapes))
-    is_inner = cells.coverage >= 1
-    if inner_margin_m > 0:
-        shrunk = covered_cells(lattice.pixels(shapely.buffer(shapes, -inner_margin_m)))
-        is_inner = _are_among(cells, shrunk, shrunk.coverage >= 1)
-    owned = (slice(start, end) for start, end in itertools.pairwise(cells.offsets.tolist()))
-    return [Footprint(cells.rows[own], cells.cols[own], cells.coverage[own], is_inner[own]) for own in owned]
+class _Boundary(Feature):  # type: ignore[misc]
+    """A feature for exactextract that hands over WKB; about a third quicker than going through GeoJSON."""
+
+    def __init__(self, wkb: bytes) -> None:
+        super().__init__()
+        self._wkb = wkb
+        self._values: dict[str, Any] = {}
+
+    def geometry(self) -> bytes:
+        return self._wkb
+
+    def set(self, name: str, value: Any) -> None:
+        self._values[name] = value
+
+    def get(self, name: str) -> Any:
+        return self._values[name]
+
+    def fields(self) -> list[str]:
+        return list(self._values)
 
 
-def _are_among(cells: Cells, others: Cells, wanted: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """Which cells are also among the wanted ones of the others, polygon by polygon."""
-    return np.isin(_numbers(cells), _numbers(others)[wanted], assume_unique=True)
+class _Boundaries(FeatureSource):  # type: ignore[misc]
+    def __init__(self, wkbs: npt.NDArray[Any]) -> None:
+        super().__init__()
+        self._wkbs = wkbs
 
+    def count(self) -> int:
+        return len(self._wkbs)
 
-def _numbers(cells: Cells) -> npt.NDArray[np.int64]:
-    """One number for polygon, row and column; those are below 2**26 on any lattice of metres."""
-    owner = np.repeat(np.arange(len(cells.offsets) - 1), np.diff(cells.offsets))
-    rows, cols = (places.astype(np.int64) + (1 << 26) for places in (cells.rows, cells.cols))
-    numbers: npt.NDArray[np.int64] = (owner << 54) + (rows << 27) + cols
-    return numbers
+    def __iter__(self) -> Iterator[_Boundary]:
+        return (_Boundary(wkb) for wkb in self._wkbs)
+
+    def srs_wkt(self) -> None:
+        return None

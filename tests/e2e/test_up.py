@@ -64,7 +64,10 @@ class Up:
         words = {"infra.cli": "api", "prefect_child.py": "prefect", "swath-backfill": "backfill"}
         found = {}
         for child in psutil.Process(self.process.pid).children():
-            line = " ".join(child.cmdline())
+            try:
+                line = " ".join(child.cmdline())
+            except psutil.Error:  # it has just ended
+                continue
             found[next((name for word, name in words.items() if word in line), "worker")] = child
         return found
 

@@ -354,10 +354,7 @@ def true_statistics(
     }
     with rasterio.open(path, "w", driver="GTiff", width=area.width, height=area.height, **shape) as file:
         file.write(index, 1)
-    # The way to degrees and back moves a place by a nanometre: along a line between pixels that would add a sliver of
-    # each pixel beside it, of no area but with a value, on which exactextract's quantiles depend.
-    exact = [shapely.transform(in_metres(farm.boundary, area.epsg), lambda xy: np.round(xy, 6)) for farm in farms]
-    drawn = [json.loads(shapely.to_geojson(each)) for each in exact]
+    drawn = [json.loads(shapely.to_geojson(in_metres(farm.boundary, area.epsg))) for farm in farms]
     features = [{"type": "Feature", "properties": {}, "geometry": geometry} for geometry in drawn]
     with rasterio.open(path) as file:
         found = exact_extract(file, features, [*TRUE_STATISTICS, "values"])
