@@ -3,8 +3,8 @@
     python benchmarks/serving.py [--quick] [--json]
 
 Embedded Postgres and Valkey, filled by SQL; `swath serve` as an operator runs it; wrk or oha to ask. The bare route is
-one of Starlette that gives the same bytes from the same Redis, behind uvicorn as it comes, with the same settings; it
-and Swath run in turns, and their ratio is the median over the pairs: a machine that is busy with something else slows
+one of Starlette that gives the same bytes from the same Redis, behind the same server, with the same settings; it and
+Swath run in turns, and their ratio is the median over the pairs: a machine that is busy with something else slows
 both. Processor time a request is a second figure. Milliseconds are those of this machine at this time. A crowd that is
 not answered by one read of Postgres and one run, or an answer that is no success, ends with exit code 1.
 """

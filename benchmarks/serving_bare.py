@@ -36,7 +36,7 @@ def app(redis_url: str) -> Starlette:
 
 
 def main() -> None:
-    """Serve at a socket that is given, with uvicorn as it comes, and the settings of Swath's own workers."""
+    """Serve at a socket that is given, with the server and the settings of Swath's own workers."""
     listener = socket.socket(fileno=int(sys.argv[1]))
     config = uvicorn.Config(
         app(os.environ["SWATH_REDIS_URL"]),

@@ -11,6 +11,7 @@ import time
 import uuid
 from collections.abc import Sequence, Sized
 from dataclasses import dataclass
+from functools import partial
 
 from redis import Redis
 
@@ -116,23 +117,17 @@ def cached(loader: str, house: House, what: str, *, client: Redis, bare: Served,
         client.set(PREFIX + path, body)
         size = max(size, len(body))
     found: dict[str, list[Load]] = {"bare": [], "swath": []}
-    how = {"key": house.key, "connections": CONNECTIONS, "seconds": plan.seconds}
+    run = partial(load, loader, key=house.key, connections=CONNECTIONS, seconds=plan.seconds)
     for _ in range(plan.rounds):
         for name, served in (("bare", bare), ("swath", swath)):
-            found[name].append(load(loader, served.url, asked, pids=served.pids, **how))  # type: ignore[arg-type]
+            found[name].append(run(served.url, asked, pids=served.pids))
     return Cached(what=what, size=size, bare=tuple(found["bare"]), swath=tuple(found["swath"]))
 
 
-def warm_up(loader: str, house: House, served: Served, *whats: str) -> None:
-    """Ask for these reads for a second each, unmeasured: connections are opened, statements prepared."""
-    for what in whats:
-        load(
-            *(loader, served.url, paths(house, what)),
-            key=house.key,
-            connections=CONNECTIONS,
-            seconds=1,
-            pids=served.pids,
-        )
+def warm_up(loader: str, house: House, served: Served, what: str) -> None:
+    """Ask for a read for a second, unmeasured: connections are opened, statements prepared."""
+    asked = paths(house, what)
+    load(loader, served.url, asked, key=house.key, connections=CONNECTIONS, seconds=1, pids=served.pids)
 
 
 def a_year(house: House) -> str:
@@ -143,8 +138,8 @@ def a_year(house: House) -> str:
 def series(loader: str, house: House, served: Served, *, connections: int, plan: Plan) -> list[Load]:
     """Measure a year of observations of each farm, read from Postgres."""
     asked = paths(house, a_year(house))
-    how = {"key": house.key, "connections": connections, "seconds": plan.seconds, "pids": served.pids}
-    return [load(loader, served.url, asked, **how) for _ in range(plan.rounds)]  # type: ignore[arg-type]
+    run = partial(load, loader, served.url, asked, key=house.key, connections=connections, seconds=plan.seconds)
+    return [run(pids=served.pids) for _ in range(plan.rounds)]
 
 
 def sync(house: House, served: Served, plan: Plan) -> list[float]:

@@ -30,48 +30,6 @@ OWN = "swath"
 DAILY = "daily"
 """Tag of what schedules start. Only these are ever late: runs of a backfill are meant to wait."""
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Alert:
-    """One automation."""
-
-    name: str
-    description: str
-    event: str
-    tag: str | None
-    """Only of runs with this tag; None: whoever says it."""
-    resource: str = "prefect.flow-run.*"
-    """What it is about, each told of by itself."""
-
-
-ALERTS = (
-    Alert(
-        name="swath: a run failed",
-        description="A flow run ended Failed: something due could not be done. It is tried again at the next run.",
-        event="prefect.flow-run.Failed",
-        tag=OWN,
-    ),
-    Alert(
-        name="swath: a run crashed",
-        description="A flow run's process ended without saying how its work came out.",
-        event="prefect.flow-run.Crashed",
-        tag=OWN,
-    ),
-    Alert(
-        name="swath: a run is late",
-        description="A scheduled run did not start in time: is a worker running?",
-        event="prefect.flow-run.Late",
-        tag=DAILY,
-    ),
-    Alert(
-        name="swath: passes are missing",
-        description="Passes over our farms have been in no catalog for days. They are asked for again for a while.",
-        event=MISSING_EVENT,
-        tag=None,
-        resource=RESOURCE,
-    ),
-)
-
 # Values go through `tojson`, so that no name or message can break out of the body. `text` is what chat services show.
 _OF_RUN = """{
   "source": "swath",
@@ -100,6 +58,51 @@ _OF_PASSES = """{
   "at": {{ event.occurred | string | tojson }},
   "url": {{ ((flow_run | ui_url) if flow_run else none) | tojson }}
 }"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alert:
+    """One automation."""
+
+    name: str
+    description: str
+    event: str
+    tag: str | None
+    """Only of runs with this tag; None: whoever says it."""
+    resource: str = "prefect.flow-run.*"
+    """What it is about, each told of by itself."""
+    body: str = _OF_RUN
+    """What the webhook is sent."""
+
+
+ALERTS = (
+    Alert(
+        name="swath: a run failed",
+        description="A flow run ended Failed: something due could not be done. It is tried again at the next run.",
+        event="prefect.flow-run.Failed",
+        tag=OWN,
+    ),
+    Alert(
+        name="swath: a run crashed",
+        description="A flow run's process ended without saying how its work came out.",
+        event="prefect.flow-run.Crashed",
+        tag=OWN,
+    ),
+    Alert(
+        name="swath: a run is late",
+        description="A scheduled run did not start in time: is a worker running?",
+        event="prefect.flow-run.Late",
+        tag=DAILY,
+    ),
+    Alert(
+        name="swath: passes are missing",
+        description="Passes over our farms have been in no catalog for days. They are asked for again for a while.",
+        event=MISSING_EVENT,
+        tag=None,
+        resource=RESOURCE,
+        body=_OF_PASSES,
+    ),
+)
 
 
 def set_alerts(client: SyncPrefectClient, url: SecretStr | None) -> tuple[str, ...]:
@@ -132,7 +135,6 @@ def _webhook(url: SecretStr) -> uuid.UUID:
 
 def _automation(alert: Alert, block: uuid.UUID, *, enabled: bool) -> AutomationCore:
     of_runs = {"prefect.resource.role": "tag", "prefect.resource.id": f"prefect.tag.{alert.tag}"}
-    body = _OF_PASSES if alert.event == MISSING_EVENT else _OF_RUN
     return AutomationCore(
         name=alert.name,
         description=alert.description,
@@ -146,5 +148,7 @@ def _automation(alert: Alert, block: uuid.UUID, *, enabled: bool) -> AutomationC
             threshold=1,
             within=dt.timedelta(0),
         ),
-        actions=[CallWebhook(block_document_id=block, payload=body % {"name": orjson.dumps(alert.name).decode()})],
+        actions=[
+            CallWebhook(block_document_id=block, payload=alert.body % {"name": orjson.dumps(alert.name).decode()})
+        ],
     )
