@@ -129,7 +129,7 @@ class TestStatus:
         result = swath("status")
         assert result.exit_code == 1, result.exception
         assert MARKUP in result.stdout
-        assert "1 items skipped: no [/red] asset" in result.stdout
+        assert "items skipped     1: no [/red] asset" in result.stdout
         [item] = json.loads(swath("status", "--json").stdout)["skipped_items"]
         assert item == {"catalog": "c", "collection": "k", "item_id": "i", "reason": "no [/red] asset"}
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
+import io
 import json
+import re
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -11,11 +14,16 @@ from typing import Any
 import pytest
 import typer
 from click.testing import Result
+from rich.console import Console
 from sqlalchemy import Engine, text
 from typer.testing import CliRunner
 
-from infra.cli.status import status
+from infra.cli.status import show, status
+from infra.cli.status_report import Report, gather
 from infra.leases import run_lease
+from infra.settings import load_settings
+from infra.stores import open_stores
+from models.domain import SkippedItem
 from models.ledger import finish_work, plan_work, record_scenes
 from models.quota import QuotaLimits, charge
 from models.retries import Patience, note_failed_run
@@ -122,7 +130,7 @@ def test_scenes_that_rest_need_nobody_and_those_given_up_do(engine: Engine) -> N
         pass
     fail(engine, scene_of(engine, farms[:1], DAY), runs=5)
     assert told().exit_code == 0
-    assert "in 5 hours" in told().stdout
+    assert "in 5 h" in told().stdout
     fail(engine, scene_of(engine, farms[1:], 2 * DAY), runs=1)
     people, found = told(), facts()
     assert people.exit_code == 1
@@ -150,9 +158,85 @@ def test_regions_runs_and_sources_are_told(engine: Engine) -> None:
     }
     assert [(run["kind"], run["outcome"]) for run in found["runs"]] == [("daily-ndvi", "running")]
     assert {each["span"]: each["limit"] - each["used"] for each in found["quotas"]}["day"] == 9_880
-    for words in ("14 scenes of", "status [503]", "120 calls today, 9,880 left", "daily-ndvi"):
+    for words in ("14 scenes of", "status [503]", "120, 9,880 left", "daily-ndvi"):
         assert words in people.stdout
     assert people.exit_code == 1, "the second catalog has never answered"
+
+
+CATALOGS = ("earth-search-c1", "earth-search-l2a", "planetary-computer")
+PROBLEM = "status [503] from https://earth-search.aws.element84.com/v1/search"
+OF_ONE_HOST = "stac.dataspace.copernicus.eu/sentinel-2-l2a"
+
+
+def much_to_tell(engine: Engine) -> Report:
+    """Three catalogs over ten zones, with scenes that failed and gaps; every kind of source; what `status` gathers."""
+    farms = store_farms(engine, 3)
+    for number in range(10):
+        tile = f"{28 + number}TWM"
+        each = scene_of(engine, farms, (1 + number) * DAY, tiles=(tile,), tile=tile)
+        with engine.begin() as connection:
+            others = [dataclasses.replace(each.scenes[0], catalog=name) for name in CATALOGS]
+            record_scenes(connection, others, [SkippedItem(catalog="c", collection="k", item_id=tile, reason=PROBLEM)])
+        fail(engine, each, runs=1 + number % 4) if number % 2 else finish(engine, each)
+        gap(engine, tile, (1.5 + number) * DAY)
+    days = NOW.date() - 40 * DAY, NOW.date()
+    with engine.begin() as connection:
+        for name in (*CATALOGS, OF_ONE_HOST):
+            note_answer(connection, name, days, scenes=12_345, now=NOW - 30 * DAY)
+        note_no_answer(connection, "earth-search-l2a", problem=PROBLEM, now=NOW)
+        charge(connection, "open-meteo", weight=599, now=NOW, limits=QuotaLimits(edge=dt.timedelta(0)), is_live=True)
+    for kind in ("daily-ndvi", "backfill-weather"):
+        with run_lease(engine, kind=kind, flow_run_id=uuid.uuid4()):
+            pass
+    settings = load_settings()
+    with open_stores(settings) as stores:
+        return gather(stores, settings, now=NOW)
+
+
+def screen(report: Report, width: int) -> str:
+    console = Console(file=io.StringIO(), width=width)
+    show(console, report)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_on_a_narrow_screen_every_word_and_number_is_whole_and_none_is_left_out(engine: Engine) -> None:
+    report = much_to_tell(engine)
+    many = [
+        dataclasses.replace(each, tiles=1_200, used=12_345, clear=12_345, seen=dict.fromkeys(CATALOGS, 12_345))
+        for each in report.regions
+    ]
+    for regions in (report.regions, tuple(many)):
+        wide = screen(dataclasses.replace(report, regions=regions), 500)
+        for width in (80, 120):
+            narrow = screen(dataclasses.replace(report, regions=regions), width)
+            assert max(map(len, narrow.splitlines())) <= width
+            assert words(wide) - words(narrow) == set()
+            legend = {f"{letter}={name}" for letter, name in zip("ABC", CATALOGS, strict=True)}
+            assert words(narrow) - words(wide) <= {"A", "B", "C", "Passes", *legend}
+
+
+def words(shown: str) -> set[str]:
+    return {word for word in shown.split() if set(word) != {"─"}}
+
+
+def test_catalogs_are_called_by_their_names_where_there_is_room_and_else_by_letters(engine: Engine) -> None:
+    report = much_to_tell(engine)
+    assert "earth-search-l2a  planetary-computer  used" in screen(report, 120)
+    assert "A=earth-search-c1 B=earth-search-l2a C=planetary-computer" in screen(report, 80)
+
+
+def test_numbers_stand_below_one_another(engine: Engine) -> None:
+    lines = screen(much_to_tell(engine), 80).splitlines()
+    header = next(line for line in lines if line.startswith("zone"))
+    rows = [line for line in lines if line[:2].isdigit() and line[2] == " "]
+    assert len(rows) == 10
+    ends = [match.end() for match in re.finditer(r"\S+", header)][-4:]
+    assert all([match.end() for match in re.finditer(r"\S+", row)][-4:] == ends for row in rows)
+
+
+def test_a_long_problem_is_told_once_over_the_whole_width(engine: Engine) -> None:
+    assert screen(much_to_tell(engine), 80).count("imagery not read: missing") == 1
 
 
 def test_a_redis_that_is_away_is_told(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
