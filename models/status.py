@@ -86,10 +86,15 @@ def work_status(connection: Connection, *, limit: int = 100, counted_bytes: int 
         is_estimated=is_estimated,
         newest_acquired_at=_in_utc(one.newest_acquired_at),
         newest_observed_day=one.newest_observed_day,
-        work=_counts(connection, "SELECT state, count(*) FROM work GROUP BY 1 ORDER BY 1"),
+        work=work_by_state(connection),
         failed=tuple(FailedWork(**{**row, **{name: _in_utc(row[name]) for name in _INSTANTS}}) for row in failed),
         last_finished_at=_in_utc(one.last_finished_at),
     )
+
+
+def work_by_state(connection: Connection) -> dict[str, int]:
+    """Return how many units of work are planned, done and failed; states that none is in are left out."""
+    return _counts(connection, "SELECT state, count(*) FROM work GROUP BY 1 ORDER BY 1")
 
 
 def _observations(connection: Connection, counted_bytes: int) -> tuple[dict[str, int], bool]:

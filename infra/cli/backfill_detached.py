@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from infra.cli.asked_runs import Handed, ask_for_run
 from infra.cli.backfill_cost import Costs, Wanted
 from infra.cli.running import prefect_server
 from infra.settings import Settings
@@ -18,16 +18,6 @@ if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
 
 DEPLOYMENTS = {"ndvi": "ndvi-days/backfill-ndvi", "weather": "backfill-weather/backfill-weather"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Handed:
-    """A run that was asked for."""
-
-    name: str
-    flow_run_id: str
-    url: str
-    """Of its page in Prefect's UI."""
 
 
 def hand_over(settings: Settings, wanted: Wanted, costs: Costs) -> list[Handed]:
@@ -59,15 +49,6 @@ def _chains(costs: Costs) -> Iterator[tuple[str, DaySpan, DaySpan]]:
 
 
 def _ask(client: SyncPrefectClient, wanted: Wanted, kind: str, newest: DaySpan, oldest: DaySpan) -> Handed:
-    from prefect.exceptions import ObjectNotFound
-    from prefect.states import Scheduled
-
-    try:
-        deployment = client.read_deployment_by_name(DEPLOYMENTS[kind])
-    except ObjectNotFound as error:
-        raise ServerTrouble(
-            f"Prefect's server has no deployment {DEPLOYMENTS[kind]}: `swath deploy` registers it"
-        ) from error
     parameters: dict[str, Any] = {
         "start": newest.first,
         "end": newest.last,
@@ -76,6 +57,4 @@ def _ask(client: SyncPrefectClient, wanted: Wanted, kind: str, newest: DaySpan, 
         "then": {"back_to": oldest.first},
     }
     name = f"{kind} {newest.first} to {newest.last}, then back to {oldest.first}"
-    run = client.create_flow_run_from_deployment(deployment.id, parameters=parameters, state=Scheduled(), name=name)
-    ui = str(client.api_url).rstrip("/").removesuffix("/api")
-    return Handed(name=name, flow_run_id=str(run.id), url=f"{ui}/runs/flow-run/{run.id}")
+    return ask_for_run(client, DEPLOYMENTS[kind], parameters, name=name)

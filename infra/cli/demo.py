@@ -1,4 +1,4 @@
-"""`swath demo`: a season on simulated imagery and a week of simulated weather, from farms to tables."""
+"""`swath demo`: `swath up` on simulated imagery and weather, with a first run from farms to tables."""
 
 from __future__ import annotations
 
@@ -7,39 +7,34 @@ import datetime as dt
 import os
 import shlex
 import sys
-from collections import defaultdict
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
 
-from infra.cli.demo_api import CLIENT, demo_key, examples, served_api, show_examples
+from infra.cli.demo_api import CLIENT, demo_key, examples, show_examples
+from infra.cli.demo_runs import first_runs
+from infra.cli.demo_season import Days, show_season
+from infra.cli.demo_up import DemoUp, demo_up
 from infra.cli.demo_weather import show_week
 from infra.cli.given import parse_day
-from infra.cli.ndvi import print_summary, run_days
-from infra.cli.running import prefect_server
-from infra.cli.weather import print_weather_summary, run_daily
+from infra.cli.up import print_addresses
 from infra.settings import Settings, load_settings
 from infra.stores import Stores, open_stores
-from infra.telemetry import set_up_logs
+from infra.up.running import Ready
 from models.clients import client_id_of
-from models.domain import Status
+from models.domain import FarmDraft
+from models.errors import BadInput
 from models.farms import stored_farms, upsert_farms
-from models.observations import export_observations
 
 if TYPE_CHECKING:
     from infra.sandbox import Sandbox
 
-SEASON = (dt.date(2024, 4, 1), dt.date(2024, 8, 31))
-CLEAR_ENOUGH = 0.5
-"""Smallest clear fraction shown as a farm's clear day."""
+SEASON_DAYS = 150
 
-# What names the user's own stores, catalogs and servers must not reach the demo: it writes invented numbers.
+# What names the user's own stores, catalogs, servers and webhooks must not reach the demo: its numbers are invented.
 _FOREIGN = (
     "SWATH_DATABASE_URL",
     "SWATH_REDIS_URL",
@@ -48,136 +43,123 @@ _FOREIGN = (
     "SWATH_OPEN_METEO_KEY",
     "SWATH_OPEN_METEO_FORECAST_MODEL",
     "SWATH_OPEN_METEO_ARCHIVE_MODEL",
+    "SWATH_ALERT_URL",
     "PREFECT_API_URL",
+    "PREFECT_API_KEY",
+    "PREFECT_API_AUTH_STRING",
+    "PREFECT_HOME",
+    "PREFECT_PROFILE",
 )
-_BARS = "▁▂▃▄▅▆▇█"
-SEASON_WIDTH = 17
-"""Characters for a season: a farm and its season fit on a line of 80."""
-
-
-@dataclass(frozen=True, slots=True)
-class FarmSeason:
-    """What the table tells of one farm."""
-
-    name: str
-    clear: list[tuple[dt.date, float, float]]
-    """Day, NDVI and clear fraction of the days that were clear enough, oldest first."""
-    last_status: str
 
 
 def demo(
-    start: Annotated[str, typer.Option(help="First day of the season, YYYY-MM-DD.")] = str(SEASON[0]),
-    end: Annotated[str, typer.Option(help="Last day of the season, YYYY-MM-DD.")] = str(SEASON[1]),
+    start: Annotated[
+        str | None, typer.Option(help="First day of the season, YYYY-MM-DD. Default: 150 days before the last.")
+    ] = None,
+    end: Annotated[str | None, typer.Option(help="Last day of the season, YYYY-MM-DD. Default: yesterday.")] = None,
 ) -> None:
-    """Simulate imagery and weather, observe farms over a season, and show how they looked and this week's weather.
+    """Run all of Swath on simulated imagery and weather: a season of farms, this week's weather, the API and the UI.
 
-    Everything runs on this machine. The stores are the demo's own, so your data are not touched.
+    On a terminal it stays up until Ctrl-C, else it ends by itself. Everything runs on this machine, on stores of the
+    demo's own, so your data are not touched.
     """
-    days = parse_day(start, field="--start") or SEASON[0], parse_day(end, field="--end") or SEASON[1]
+    days = _season(start, end)
     console = Console(highlight=False)
-    with _demo_settings() as settings:
+    with _demo_environment():
         from infra.sandbox import sandbox
 
         console.print(
             "[bold]Swath demo.[/bold] All is [bold]simulated[/bold]: fields, clouds, seasons and weather are invented."
         )
-        console.print(f"Drawing the archive from {days[0]} to {days[1]} (some 20 seconds the first time) …")
-        with sandbox(settings.home / "sandbox", start=days[0], end=days[1]) as world:
+        console.print(f"Drawing the archive, {days[0]} to {days[1]} (some 20 s the first time) …")
+        with sandbox(load_settings().home / "sandbox", start=days[0], end=days[1]) as world:
             os.environ |= world.settings
             settings = load_settings()
-            # Both kept open, so that the servers run on between the steps.
-            with open_stores(settings) as stores, prefect_server(settings):
-                key = demo_key(stores, settings)
-                _import(console, settings, world)
-                is_loss = _observe_and_show(console, settings, days)
-                is_loss |= not _serve(console, settings, stores, key=key, days=days)
-    if is_loss:
+            # The stores are ours as well until the end: what is printed is read from them.
+            with open_stores(settings) as stores, demo_up(settings) as up:
+                is_done = _run_and_show(console, settings, stores, world, up, days)
+    if not is_done:
         raise typer.Exit(1)
 
 
-def _observe_and_show(console: Console, settings: Settings, days: tuple[dt.date, dt.date]) -> bool:
-    """Run both flows, show what came of them, and tell whether anything due is missing."""
-    console.print("Observing all farms in all passes, scene by scene …")
-    summary = run_days(settings, *days)
-    print_summary(console, summary)
-    console.print("Asking both weather services, cell by cell …")
-    weather = run_daily(settings)
-    print_weather_summary(console, weather)
-    _show(console, settings, days)
-    show_week(console, settings, today=weather.end)
-    _show_what_next(console, settings)
-    return summary.is_loss or weather.is_loss
+def _season(start: str | None, end: str | None) -> Days:
+    yesterday = dt.datetime.now(dt.UTC).date() - dt.timedelta(days=1)
+    last = parse_day(end, field="--end") or yesterday
+    if last > yesterday:
+        raise BadInput("--end", f"{last} is ahead", allowed=f"to {yesterday}")
+    return parse_day(start, field="--start") or last - dt.timedelta(days=SEASON_DAYS), last
 
 
 @contextlib.contextmanager
-def _demo_settings() -> Iterator[Settings]:
-    """Settings of the demo for the time of the block: its own home, its own stores."""
+def _demo_environment() -> Iterator[None]:
+    """For the time of the block: a home of its own, and nothing that leads elsewhere."""
     before = dict(os.environ)
     for name in _FOREIGN:
         os.environ.pop(name, None)
     os.environ["SWATH_HOME"] = str(load_settings().home / "demo")
-    os.environ.setdefault("SWATH_LOG_LEVEL", "ERROR")
     try:
-        settings = load_settings()
-        set_up_logs(settings.log_level, as_json=settings.log_json)
-        yield settings
+        yield
     finally:
         os.environ.clear()
         os.environ.update(before)
 
 
-def _import(console: Console, settings: Settings, world: Sandbox) -> None:
+def _run_and_show(console: Console, settings: Settings, stores: Stores, world: Sandbox, up: DemoUp, days: Days) -> bool:
+    """Import the farms, have the first runs done, show what came of them; tell whether all was done and answered."""
+    console.print("Starting `swath up`: stores, Prefect with its UI, schedules, workers, the API …")
+    farms = _farms_of(world, settings)  # while it starts
+    ready = up.wait_until_ready()
+    key = demo_key(stores, settings)
+    console.print(f"All answer after {ready.all_s:.0f} s: API at {ready.api_url}, Prefect at {ready.ui_url}.")
+    with stores.engine.begin() as connection:
+        upsert_farms(connection, farms, client_id=client_id_of(connection, CLIENT))
+    console.print(f"{len(farms)} farms imported from {world.farms_file.name}, {len(world.items)} STAC items served.")
+    console.print("The workers observe all farms, scene by scene, and ask both weather services …")
+    is_done = first_runs(console, settings, stores, days, see_that_up_runs=up.see_that_it_runs)
+    show_season(console, settings, stores, days)
+    show_week(console, stores, today=dt.datetime.now(dt.UTC).date())
+    _show_what_next(console, settings)
+    return _stay(console, settings, stores, up, ready, key=key, days=days) and is_done
+
+
+def _farms_of(world: Sandbox, settings: Settings) -> Sequence[FarmDraft]:
     from tasks.farms.boundaries import AreaLimits
     from tasks.farms.files import read_farms
 
     limits = AreaLimits(min_ha=settings.min_farm_area_ha, max_ha=settings.max_farm_area_ha)
-    found = read_farms(world.farms_file, limits=limits)
-    with open_stores(settings) as stores, stores.engine.begin() as connection:
-        upsert_farms(connection, found.drafts, client_id=client_id_of(connection, CLIENT))
-    console.print(
-        f"{len(found.drafts)} farms imported from {world.farms_file.name}, {len(world.items)} STAC items served."
-    )
-
-
-def _show(console: Console, settings: Settings, days: tuple[dt.date, dt.date]) -> None:
-    with open_stores(settings) as stores, stores.engine.connect() as connection:
-        names = {farm.external_farm_id: (farm.name, farm.area_ha) for farm in stored_farms(connection)}
-        seasons = _seasons(connection, names, settings)
-    table = Table(
-        box=SIMPLE_HEAD, title="How the farms looked", title_justify="left", title_style="bold", padding=(0, 1)
-    )
-    table.add_column("farm", no_wrap=True)
-    for name, width in (("ha", 5), ("last clear", 10), ("NDVI", 4), ("trend", 7), ("clear", 5)):
-        table.add_column(name, justify="right", no_wrap=True, min_width=width)
-    table.add_column("season", no_wrap=True, min_width=SEASON_WIDTH)
-    for season, area_ha in sorted(seasons, key=lambda pair: pair[0].name):
-        table.add_row(*_cells(season, area_ha, days))
-    console.print(table)
+    return read_farms(world.farms_file, limits=limits).drafts
 
 
 def _show_what_next(console: Console, settings: Settings) -> None:
-    home = settings.home
-    console.print(f"The data lie in {home}. Take them out, or see how things stand:", soft_wrap=True)
-    console.print(f"  SWATH_HOME={_quoted(home)} .venv/bin/swath export ndvi -o season.csv", soft_wrap=True)
-    console.print(f"  SWATH_HOME={_quoted(home)} .venv/bin/swath status", soft_wrap=True)
+    home = _quoted(settings.home)
+    console.print(f"The data lie in {settings.home}. Take them out, or see how things stand:", soft_wrap=True)
+    console.print(f"  SWATH_HOME={home} .venv/bin/swath export ndvi -o season.csv", soft_wrap=True)
+    console.print(f"  SWATH_HOME={home} .venv/bin/swath status", soft_wrap=True)
     console.print("[bold]This imagery is simulated.[/bold]")
     console.print("On your own farms, with the public services:", end=" ")
     run = ".venv/bin/swath ndvi run && .venv/bin/swath weather run"
     console.print(f".venv/bin/swath farms import FARMS.geojson && {run}", soft_wrap=True)
 
 
-def _serve(console: Console, settings: Settings, stores: Stores, *, key: str, days: tuple[dt.date, dt.date]) -> bool:
-    """Serve the API: on a terminal until Ctrl-C, else until its two examples are answered; tell whether they were."""
+def _stay(
+    console: Console, settings: Settings, stores: Stores, up: DemoUp, ready: Ready, *, key: str, days: Days
+) -> bool:
+    """Say where all is: on a terminal stay until Ctrl-C, else ask the API ourselves and tell whether it answered."""
     is_watched = sys.stdin.isatty() and sys.stdout.isatty()
-    with served_api(stores, settings) as (url, crew):
-        if is_watched:
-            _show_explain(console, settings, stores)
-        until = " until Ctrl-C" if is_watched else ""
-        console.print(f"\nThe API answers at {url}, its contract at {url}/docs{until}:", soft_wrap=True)
-        is_answered = show_examples(console, examples(stores, url, key, days=days), is_asked=not is_watched)
-        if is_watched:
-            with contextlib.suppress(KeyboardInterrupt):
-                crew.keep()
+    if is_watched:
+        _show_explain(console, settings, stores)
+        console.print("\n[bold]Swath is up[/bold] until Ctrl-C:")
+    else:
+        console.print("\nSwath is up for as long as this takes; on a terminal it stays until Ctrl-C:")
+    print_addresses(console, ready)
+    console.print(f"  Log        {up.log_file}", soft_wrap=True)
+    console.print("Ask the API:")
+    is_answered = show_examples(console, examples(stores, ready.api_url, key, days=days), is_asked=not is_watched)
+    if is_watched:
+        with contextlib.suppress(KeyboardInterrupt):
+            up.process.wait()
+            up.see_that_it_runs()
+        console.print("\nStopping all parts …")
     return is_answered
 
 
@@ -193,47 +175,3 @@ def _show_explain(console: Console, settings: Settings, stores: Stores) -> None:
 
 def _quoted(path: Path) -> str:
     return shlex.quote(str(path))
-
-
-def _seasons(
-    connection: Any, names: dict[Any, tuple[str, float]], settings: Settings
-) -> list[tuple[FarmSeason, float]]:
-    rows: dict[Any, list[dict[str, Any]]] = defaultdict(list)
-    for row in export_observations(connection, start=None, end=None, mask_policy=settings.mask_policy.name):
-        rows[row["external_farm_id"]].append(row)
-    seasons = []
-    for farm_id, own in rows.items():
-        clear = [
-            (row["day"], row["ndvi"], row["clear_fraction"])
-            for row in own
-            if row["status"] == Status.OBSERVED and row["clear_fraction"] >= CLEAR_ENOUGH
-        ]
-        name, area_ha = names[farm_id]
-        seasons.append((FarmSeason(name, clear, own[-1]["status"]), area_ha))
-    return seasons
-
-
-def _cells(season: FarmSeason, area_ha: float, days: tuple[dt.date, dt.date]) -> list[str]:
-    size = f"{area_ha:.1f}" if area_ha >= 0.1 else f"{area_ha:.3f}"
-    if not season.clear:
-        return [season.name, size, f"none ({season.last_status})", "", "", "", ""]
-    day, ndvi, clear_fraction = season.clear[-1]
-    trend = ""
-    if len(season.clear) > 1:
-        change = ndvi - season.clear[-2][1]
-        colour, arrow = ("green", "↑") if change > 0.02 else ("red", "↓") if change < -0.02 else ("dim", "→")
-        trend = f"[{colour}]{arrow} {change:+.2f}[/{colour}]"
-    return [season.name, size, str(day), f"{ndvi:.2f}", trend, f"{clear_fraction:.0%}", _sparkline(season, days)]
-
-
-def _sparkline(season: FarmSeason, days: tuple[dt.date, dt.date]) -> str:
-    """NDVI over the season as bars from 0 to 0.9, blank where no day of that span was clear."""
-    spans: dict[int, list[float]] = defaultdict(list)
-    length = (days[1] - days[0]).days + 1
-    for day, ndvi, _ in season.clear:
-        spans[(day - days[0]).days * SEASON_WIDTH // length].append(ndvi)
-    return "".join(_bar(sum(span) / len(span)) if (span := spans.get(n)) else " " for n in range(SEASON_WIDTH))
-
-
-def _bar(ndvi: float) -> str:
-    return _BARS[min(7, max(0, int(ndvi / 0.9 * 8)))]

@@ -1,32 +1,24 @@
-"""The demo's API: served over what the demo observed, and asked, so that its last lines are two commands that work."""
+"""The demo's API key, and two commands to ask the API with, which work."""
 
 from __future__ import annotations
 
-import contextlib
 import datetime as dt
-import os
 import shlex
-import socket
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import httpx
 from rich.console import Console
 from rich.markup import escape
 
-from infra.cli.serve import Workers
 from infra.secret_key import load_master_keys
 from infra.settings import Settings
 from infra.stores import Stores
 from models.clients import create_client, list_clients, rotate_key
-from models.errors import ServerTrouble
 from models.farms import stored_farms
 from models.principals import API, READ, announce
-from serving.sheets import Sheets
 
 CLIENT = "demo"
-START_TIMEOUT_S = 60.0
 SHOWN = 60
 """Characters of an answer that are shown."""
 
@@ -55,48 +47,6 @@ def demo_key(stores: Stores, settings: Settings) -> str:
         key, outdated = rotate_key(connection, CLIENT, kind=API, overlap=dt.timedelta(0), masters=masters)
     announce(stores.redis, outdated)
     return key.secret
-
-
-@contextlib.contextmanager
-def served_api(stores: Stores, settings: Settings) -> Iterator[tuple[str, Workers]]:
-    """Serve the API for the time of the block, on its usual port unless somebody has that.
-
-    Raises:
-        ServerTrouble: it does not answer.
-    """
-    environment = {
-        **os.environ,
-        "SWATH_DATABASE_URL": stores.database_url,
-        "SWATH_REDIS_URL": stores.redis_url,
-        "SWATH_METRICS": "off",
-    }
-    with (
-        _listener(settings) as listener,
-        Sheets.shared(1) as sheets,
-        Workers(listener, count=1, environment=environment, sheets=sheets) as crew,
-    ):
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        _wait(url)
-        yield url, crew
-
-
-def _listener(settings: Settings) -> socket.socket:
-    try:
-        return socket.create_server(("127.0.0.1", settings.serve_port))
-    except OSError:
-        return socket.create_server(("127.0.0.1", 0))
-
-
-def _wait(url: str) -> None:
-    deadline = time.monotonic() + START_TIMEOUT_S
-    # The socket listens before the worker does, so that one patient request is enough.
-    with httpx.Client(trust_env=False, timeout=START_TIMEOUT_S) as client:
-        while time.monotonic() < deadline:
-            with contextlib.suppress(httpx.TransportError):
-                if client.get(f"{url}/healthz").is_success:
-                    return
-            time.sleep(0.1)
-    raise ServerTrouble(f"the API does not answer at {url}")
 
 
 def examples(stores: Stores, url: str, key: str, *, days: tuple[dt.date, dt.date]) -> list[Example]:

@@ -12,8 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from infra.settings import Settings
-from infra.stores import open_stores
+from infra.stores import Stores
 from models.farms import stored_farms
 from models.weather import Kind, Source
 from models.weather_answers import Told, Weather, reconciled_daily
@@ -47,10 +46,10 @@ class _Week:
         return [day.values[variable].value for day in self.days if variable in day.values]
 
 
-def show_week(console: Console, settings: Settings, *, today: dt.date) -> None:
+def show_week(console: Console, stores: Stores, *, today: dt.date) -> None:
     """Print the weather around a day: of one farm by day, then a line for each farm."""
     first, last = today - DAYS_BACK * _ONE_DAY, today + DAYS_AHEAD * _ONE_DAY
-    with open_stores(settings) as stores, stores.engine.connect() as connection:
+    with stores.engine.connect() as connection:
         names = {farm.id: farm.name for farm in stored_farms(connection)}
         by_farm: dict[int, list[Weather]] = defaultdict(list)
         for day in reconciled_daily(connection, names.keys(), start=first, end=last):

@@ -77,6 +77,14 @@ def _say(name: str, line: str) -> None:
 def _print(console: Console, settings: Settings, ready: Ready) -> None:
     swath = _swath(settings)
     console.print(f"\n[bold]Swath is up[/bold] after {ready.all_s:.0f} s. Ctrl-C stops it.", soft_wrap=True)
+    print_addresses(console, ready)
+    console.print(f"  First key  {swath} clients create NAME", soft_wrap=True)
+    console.print(f"  Farms      {swath} farms import FARMS.geojson --client NAME", soft_wrap=True)
+    console.print(f"  How it is  {swath} status\n", soft_wrap=True)
+
+
+def print_addresses(console: Console, ready: Ready) -> None:
+    """Say where the API and Prefect's UI are, and how to log in there."""
     console.print(f"  API        {ready.api_url}   its documentation: {ready.api_url}/docs", soft_wrap=True)
     console.print(f"  Prefect    {ready.ui_url}   runs, schedules, logs", soft_wrap=True)
     if ready.auth_file is not None:
@@ -84,9 +92,6 @@ def _print(console: Console, settings: Settings, ready: Ready) -> None:
             f"             asks for a login once: paste what  cat {shlex.quote(str(ready.auth_file))}  prints",
             soft_wrap=True,
         )
-    console.print(f"  First key  {swath} clients create NAME", soft_wrap=True)
-    console.print(f"  Farms      {swath} farms import FARMS.geojson --client NAME", soft_wrap=True)
-    console.print(f"  How it is  {swath} status\n", soft_wrap=True)
 
 
 def _swath(settings: Settings) -> str:

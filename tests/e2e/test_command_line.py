@@ -6,7 +6,6 @@ import csv
 import datetime as dt
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -17,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import geopandas as gpd
-import psutil
 import pyarrow.parquet as pq
 import pytest
 import rasterio
@@ -30,9 +28,9 @@ from infra.local.postgres import PostgresServer
 from infra.local.prefect import PrefectServer
 from infra.local.valkey import ValkeyServer
 from tests.support.archives import ROOT
-from tests.support.command import Swath, heed_interrupts
+from tests.support.command import Swath, heed_interrupts, processes_of
 from tests.support.databases import TEMPLATE, fresh_database
-from tests.support.simulated import Season, Served, draw_season, import_farms, query, served
+from tests.support.simulated import Season, Served, draw_season, import_farms, served
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
@@ -307,19 +305,6 @@ def test_one_farm_alone_is_observed_when_it_is_named(
     assert counts["observed"] + sum(counts["not_observed"].values()) == len(rows)
 
 
-def processes_of(home: Path) -> list[str]:
-    """Living processes that were started for this home or work in it."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            line, folder = " ".join(process.cmdline()), process.cwd()
-        except psutil.Error:
-            continue
-        if str(home) in line or folder.startswith(str(home)):
-            found.append(line)
-    return found
-
-
 @pytest.fixture
 def home() -> Iterator[Path]:
     """An empty home for servers, all of which are gone at the end."""
@@ -389,33 +374,3 @@ class Alone:
     @staticmethod
     def _command(words: Sequence[str | Path]) -> list[str]:
         return [str(Path(sys.executable).with_name("swath")), *map(str, words)]
-
-
-def test_the_demo_shows_a_simulated_season_and_touches_nothing_of_the_user(
-    home: Path, database_url: str, redis_url: str
-) -> None:
-    theirs = {"SWATH_DATABASE_URL": database_url, "SWATH_REDIS_URL": redis_url, "SWATH_STAC_URL": "http://127.0.0.1:9"}
-    theirs |= {"SWATH_NASA_POWER_URL": "http://127.0.0.1:9", "SWATH_OPEN_METEO_KEY": "theirs"}
-    environment = {
-        **os.environ,
-        **theirs,
-        "SWATH_HOME": str(home),
-        "COLUMNS": "80",
-        "PREFECT_API_URL": "http://127.0.0.1:9/api",
-    }
-    done = Alone(environment)("demo", "--start", "2024-06-01", "--end", "2024-06-15")
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    lines = done.stdout.splitlines()
-    assert "simulated" in lines[0]
-    last = max(number for number, line in enumerate(lines) if "simulated" in line)
-    assert "swath farms import" in lines[last + 1]
-    assert "swath ndvi run" in lines[last + 1]
-    assert any(str(home / "demo") in line for line in lines), "where the data lie"
-    assert sum(line.startswith(" ") and "%" in line for line in lines) >= 35, "a line for each farm"
-    weeks = [line.split() for line in lines if re.fullmatch(r".* [PAF]{7} *", line)]
-    assert len(weeks) == 40, "a week of weather for each farm"
-    *_, state, looked_at, series, table_of = lines
-    assert all(line.startswith("  curl -sS -H 'X-API-Key: swk_") for line in (state, series))
-    assert looked_at.split()[0] == table_of.split()[0] == "200", "what the two commands were answered"
-    assert query(database_url, "SELECT (SELECT count(*) FROM farms), (SELECT count(*) FROM observations)") == [(0, 0)]

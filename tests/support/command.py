@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from tests.support.archives import ROOT
 
 # Many commands in one process: each takes a second or more to start, nearly all of it for imports.
@@ -100,3 +102,16 @@ class Swath:
 def heed_interrupts() -> None:
     """For `preexec_fn`: a child of a process in the background starts with Ctrl-C ignored; a user's does not."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def processes_of(home: Path) -> list[str]:
+    """Living processes that were started for this home or work in it."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            line, folder = " ".join(process.cmdline()), process.cwd()
+        except psutil.Error:
+            continue
+        if str(home) in line or folder.startswith(str(home)):
+            found.append(line)
+    return found
