@@ -11,6 +11,7 @@ from typing import Any
 import structlog
 
 from infra.settings import Settings
+from infra.unknown_settings import warnings
 
 # Up to the last @, because people write passwords with @ and / in them without escaping these. A port is no password.
 _PASSWORD = re.compile(r"(://[^/\s:@]*:)(?!\d{1,5}[/?#])\S+@")
@@ -31,9 +32,14 @@ def _redact_event(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> 
 
 
 def ensure_logs(settings: Settings) -> None:
-    """Set logs up as the settings say, unless that was done: a flow runs in a process of Prefect or in a command's."""
+    """Set logs up as the settings say, unless that was done: a flow runs in a process of Prefect or in a command's.
+
+    A process of Prefect is then told of variables that look like settings and are none; commands do that themselves.
+    """
     if not structlog.is_configured():
         set_up_logs(settings.log_level, as_json=settings.log_json)
+        for words in warnings():
+            structlog.get_logger(__name__).warning(words)
 
 
 def set_up_logs(level: str, *, as_json: bool) -> None:

@@ -28,6 +28,7 @@ from infra.cli.up import up
 from infra.cli.weather import app as weather_app
 from infra.settings import load_settings
 from infra.telemetry import redact, set_up_logs
+from infra.unknown_settings import warnings
 from models.errors import BadInput, SwathError
 
 app = typer.Typer(
@@ -63,6 +64,8 @@ def _global(
     ] = False,
 ) -> None:
     del show_version
+    for words in warnings():
+        sys.stderr.write(f"swath: {words}\n")
     settings = load_settings()
     # A person at a terminal wants the answer; what flows log by default is asked for by naming the level.
     level = settings.log_level if "log_level" in settings.model_fields_set else "WARNING"
