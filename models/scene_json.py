@@ -11,11 +11,23 @@ from models.domain import Asset, Grid, Rescale, Scene
 
 def scene_to_json(scene: Scene) -> dict[str, Any]:
     """A scene as plain values that `json.dumps` takes."""
-    document = dataclasses.asdict(scene)
+    document = _facts(scene)
     document["acquired_at"] = scene.acquired_at.isoformat()
     document["day"] = scene.day.isoformat()
     document["footprint"] = [[list(point) for point in ring] for ring in scene.footprint]
+    document["rescale"] = _facts(scene.rescale)
+    for name in ("red", "nir", "scl"):
+        asset: Asset = document[name]
+        document[name] = {"href": asset.href, "grid": _facts(asset.grid)}
     return document
+
+
+def _facts(of: Scene | Rescale | Grid) -> dict[str, Any]:
+    """Its fields as they are: `dataclasses.asdict` copies what is in them, and takes six times as long."""
+    return {name: getattr(of, name) for name in _NAMES[type(of)]}
+
+
+_NAMES = {each: tuple(field.name for field in dataclasses.fields(each)) for each in (Scene, Rescale, Grid)}
 
 
 def scene_from_json(document: dict[str, Any]) -> Scene:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import json
 from dataclasses import fields
@@ -47,6 +48,13 @@ def test_a_scene_comes_back_from_json_as_it_was(given_scene: Scene) -> None:
     found = scene_from_json(json.loads(json.dumps(scene_to_json(given_scene))))
     assert found == given_scene
     assert found.acquired_at.utcoffset() == given_scene.acquired_at.utcoffset()
+
+
+@given(scenes)
+def test_every_fact_of_a_scene_is_in_its_document_under_its_own_name(given_scene: Scene) -> None:
+    facts = dataclasses.asdict(given_scene)
+    facts |= {"acquired_at": given_scene.acquired_at.isoformat(), "day": given_scene.day.isoformat()}
+    assert json.dumps(scene_to_json(given_scene), sort_keys=True) == json.dumps(facts, sort_keys=True)
 
 
 def test_numbers_that_a_store_wrote_whole_are_real_again() -> None:
