@@ -19,12 +19,14 @@ from infra.local.valkey import ValkeyServer, local_valkey
 from tests.support.archives import SHARED_DATA
 from tests.support.closed_network import closed_network
 from tests.support.databases import TEMPLATE, fresh_database, make_template
+from tests.support.order import long_files_first
 
 _PREFECT_HOME = Path(tempfile.mkdtemp(prefix="swath-prefect-"))
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Start from the same environment everywhere: the settings of whoever runs the tests do not count."""
+    config.option.loadscopereorder = False  # workers take files in the order of `long_files_first`
     for name in [name for name in os.environ if name.startswith(("SWATH_", "PREFECT_", "PG", "GDAL_"))]:
         del os.environ[name]
     # How long one example takes is for benchmarks: tests run side by side on few cores.
@@ -36,6 +38,11 @@ def pytest_configure() -> None:
 def pytest_unconfigure() -> None:
     """Leave nothing behind."""
     shutil.rmtree(_PREFECT_HOME, ignore_errors=True)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes long."""
+    long_files_first(items)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
