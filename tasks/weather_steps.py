@@ -79,7 +79,6 @@ def is_database_trouble(_task: Any, _run: Any, state: Any) -> bool:
     retries=2,
     retry_delay_seconds=[1, 5],
     retry_condition_fn=is_database_trouble,
-    tags=["weather"],
 )
 def fetch_weather(bench: WeatherBench, work: WeatherWork) -> State[Any]:
     """Ask for a batch of cells and save what came; Failed where some of them were not told."""

@@ -8,6 +8,9 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from prefect import Task
+
+from tasks import steps, weather_steps
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("flows", "serving", "tasks", "models", "infra")
@@ -38,6 +41,13 @@ def test_the_lock_file_has_pins_and_hashes_and_no_addresses() -> None:
 def test_prefects_server_is_pinned_with_a_fastapi_that_it_works_with() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert "fastapi>=0.135,<0.140" in project["dependencies"]
+
+
+def test_no_task_has_a_tag_because_of_tags_prefect_asks_its_server_for_a_slot_before_each_run() -> None:
+    found = [each for module in (steps, weather_steps) for each in vars(module).values() if isinstance(each, Task)]
+    assert {each.name: each.tags for each in found} == {
+        name: set() for name in ("search_catalog", "observe_scene", "fetch_weather")
+    }
 
 
 @pytest.mark.parametrize(
