@@ -110,7 +110,8 @@ def _run_and_show(console: Console, settings: Settings, stores: Stores, world: S
     farms = _farms_of(world, settings)  # while it starts
     ready = up.wait_until_ready()
     key = demo_key(stores, settings)
-    console.print(f"All answer after {ready.all_s:.0f} s: API at {ready.api_url}, Prefect at {ready.ui_url}.")
+    console.print(f"All parts answer after {ready.all_s:.0f} s:")
+    _show_addresses(console, up, ready)
     with stores.engine.begin() as connection:
         upsert_farms(connection, farms, client_id=client_id_of(connection, CLIENT))
     console.print(f"{len(farms)} farms imported from {world.farms_file.name}, {len(world.items)} STAC items served.")
@@ -149,11 +150,8 @@ def _stay(
     if is_watched:
         _show_explain(console, settings, stores)
         console.print("\n[bold]Swath is up[/bold] until Ctrl-C:")
-    else:
-        console.print("\nSwath is up for as long as this takes; on a terminal it stays until Ctrl-C:")
-    print_addresses(console, ready)
-    console.print(f"  Log        {up.log_file}", soft_wrap=True)
-    console.print("Ask the API:")
+        _show_addresses(console, up, ready)
+    console.print("\nAsk the API:" if is_watched else "\nThe API is asked; on a terminal all stays up until Ctrl-C:")
     is_answered = show_examples(console, examples(stores, ready.api_url, key, days=days), is_asked=not is_watched)
     if is_watched:
         with contextlib.suppress(KeyboardInterrupt):
@@ -161,6 +159,11 @@ def _stay(
             up.see_that_it_runs()
         console.print("\nStopping all parts …")
     return is_answered
+
+
+def _show_addresses(console: Console, up: DemoUp, ready: Ready) -> None:
+    print_addresses(console, ready)
+    console.print(f"  Log        {up.log_file}", soft_wrap=True)
 
 
 def _show_explain(console: Console, settings: Settings, stores: Stores) -> None:
