@@ -13,7 +13,7 @@ import shapely
 
 from infra.local.prefect import PrefectServer
 from tests.support.archives import ARCHIVES, SHARED_DATA, archive_items
-from tests.support.command import Swath
+from tests.support.command import Swath, export_to, rows_of
 from tests.support.file_server import file_server
 from tests.support.oracle import QUANTILES, Truth, judge, masked_ndvi, solar_day
 from tests.support.stac_server import stac_server
@@ -58,14 +58,16 @@ def test_every_farm_and_date_of_a_real_autumn_has_its_numbers_or_its_reason(swat
     farms = gpd.read_file(SHARED_DATA / "farms/antwerp.geojson")
     with file_server(ARCHIVES / name) as files, stac_server(archive_items(name, files.url)) as stac_url:
         here = Swath(swath.environment | {"SWATH_STAC_URL": stac_url})
-        assert here.ok("farms", "import", SHARED_DATA / "farms/antwerp.geojson", "--json").json()["created"] == 7
-        days = ("--start", "2023-10-01", "--end", "2023-12-31")
-        first = here.ok("ndvi", "run", *days, "--json").json()
-        rows = here.rows(tmp_path / "first.csv")
+        run = ["ndvi", "run", "--start", "2023-10-01", "--end", "2023-12-31", "--json"]
+        file = SHARED_DATA / "farms/antwerp.geojson"
+        imported, ran, _ = here.all_ok(["farms", "import", file, "--json"], run, export_to(tmp_path / "first.csv"))
+        assert imported.json()["created"] == 7
+        first, rows = ran.json(), rows_of(tmp_path / "first.csv")
         asked = files.requests
-        again = here.ok("ndvi", "run", *days, "--json").json()
+        ran_again, _ = here.all_ok(run, export_to(tmp_path / "second.csv"))
+        again = ran_again.json()
         assert files.requests == asked, "a second run reads no imagery"
-        assert here.rows(tmp_path / "second.csv") == rows, "a second run writes nothing"
+        assert rows_of(tmp_path / "second.csv") == rows, "a second run writes nothing"
     items = raw_items(name)
     assert (tmp_path / "first.csv").read_text().splitlines()[0] == COLUMNS
     assert first["scenes"] == len(items) == 19
@@ -94,12 +96,15 @@ def test_parcels_on_two_overlapping_tiles_have_one_observation_a_date(swath: Swa
     parcels = gpd.read_file(file)
     with file_server(ARCHIVES / name) as files, stac_server(archive_items(name, files.url)) as stac_url:
         here = Swath(swath.environment | {"SWATH_STAC_URL": stac_url})
-        imported = here.ok("farms", "import", file, "--json").json()
-        assert imported["created"] == len(parcels) == 100
-        found = here.ok("ndvi", "run", "--start", "2023-08-13", "--end", "2023-08-15", "--json").json()
-        assert found["failed"] == 0
-        rows = here.rows(tmp_path / "rows.csv")
-        here.ok("farms", "export", "-o", tmp_path / "farms.geojson")
+        imported, ran, *_ = here.all_ok(
+            ["farms", "import", file, "--json"],
+            ["ndvi", "run", "--start", "2023-08-13", "--end", "2023-08-15", "--json"],
+            export_to(tmp_path / "rows.csv"),
+            ["farms", "export", "-o", tmp_path / "farms.geojson"],
+        )
+        assert imported.json()["created"] == len(parcels) == 100
+        assert ran.json()["failed"] == 0
+        rows = rows_of(tmp_path / "rows.csv")
     items = raw_items(name)
     farms = gpd.read_file(tmp_path / "farms.geojson")
     per_farm_day = Counter((row["external_farm_id"], row["day"]) for row in rows)

@@ -93,10 +93,22 @@ class Swath:
         assert done.code == 0, f"exit code {done.code}\n{done.out}\n{done.err}"
         return done
 
-    def rows(self, file: Path) -> list[dict[str, str]]:
-        """Export all observations as CSV and read them."""
-        self.ok("export", "ndvi", "--format", "csv", "-o", file)
-        return list(csv.DictReader(io.StringIO(file.read_text(encoding="utf-8"))))
+    def all_ok(self, *commands: Sequence[str | Path]) -> list[Done]:
+        """Run one after the other in one process, and see that each ends well."""
+        ends = self.each([({}, words) for words in commands])
+        for words, done in zip(commands, ends, strict=True):
+            assert done.code == 0, f"{words}: exit code {done.code}\n{done.out}\n{done.err}"
+        return ends
+
+
+def export_to(file: Path) -> list[str | Path]:
+    """The command that exports all observations as CSV."""
+    return ["export", "ndvi", "--format", "csv", "-o", file]
+
+
+def rows_of(file: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file."""
+    return list(csv.DictReader(io.StringIO(file.read_text(encoding="utf-8"))))
 
 
 def heed_interrupts() -> None:
