@@ -332,10 +332,12 @@ def test_a_run_that_is_ended_or_killed_leaves_a_state_from_which_the_next_one_co
     done = own("ndvi", "run", *DAYS, "--json")
     assert done.returncode == 0, done.stderr
     assert processes_of(home) == [], "also those that the killed one left"
-    assert own("export", "ndvi", "-o", str(tmp_path / "rows.csv")).returncode == 0
-    rows = table(tmp_path / "rows.csv")
+    told, exported = Swath(environment).each(
+        [({}, ["status", "--json"]), ({}, ["export", "ndvi", "-o", tmp_path / "rows.csv"])]
+    )
+    assert exported.code == 0, exported.err
+    rows, status = table(tmp_path / "rows.csv"), told.json()
     assert [{**row, "revision": ""} for row in rows] == [{**row, "revision": ""} for row in ready.rows]
-    status = json.loads(own("status", "--json").stdout)
     assert (set(status["work"]), status["failed"]) == ({"done"}, [])
 
 

@@ -20,7 +20,8 @@ from tests.support.archives import ROOT
 
 # Many commands in one process: each takes a second or more to start, nearly all of it for imports.
 _ONE_AFTER_THE_OTHER = """
-import contextlib, io, json, os, sys
+import contextlib, gc, io, json, os, sys
+gc.set_threshold(50_000, 20, 20)
 from infra.cli import main
 
 calls, ends, environment = json.load(sys.stdin), [], dict(os.environ)
