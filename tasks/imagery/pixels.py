@@ -15,69 +15,75 @@ from dask.blockwise import BlockwiseDepDict, blockwise
 from dask.highlevelgraph import HighLevelGraph
 
 from tasks.imagery.reader import decode
+from tasks.imagery.runs import Places, Runs, spread
 
 Compute = Callable[[Sequence[Any]], Sequence[Any]]
 """Runs delayed values and gives their results in order: threads of this process, or a cluster."""
 
-Places = npt.NDArray[np.integer[Any]]
 
-
-def gather(array: da.Array, rows: Places, cols: Places, *, compute: Compute) -> npt.NDArray[np.int32]:
+def gather(
+    array: da.Array, rows: Places, cols: Places, counts: Places | None = None, *, compute: Compute
+) -> npt.NDArray[np.int32]:
     """The numbers of an array at the given pixels, computing only chunks that hold any of them.
 
     Args:
         array: lazy, dims (band, y, x), unsigned, in any chunks.
-        rows, cols: (n,) pixel positions.
+        rows, cols: (k,) first pixel of each run.
+        counts: (k,) pixels of each run, to the right; None: one each.
         compute: runs the graph.
 
     Returns:
-        (band, n) int32: 0 nodata, negative `reader.Unread`.
+        (band, n) int32, run after run: 0 nodata, negative `reader.Unread`.
     """
-    found = np.zeros((array.shape[0], len(rows)), dtype=np.int32)
-    if len(rows) == 0:
-        return found
+    bands, blocks_down, blocks_across = array.numblocks
     # numpy sorts 16 bits by counting, ten times as fast as wider numbers
-    dtype = np.min_scalar_type(array.numblocks[1] * array.numblocks[2])
+    dtype = np.min_scalar_type(blocks_down * blocks_across)
     (down, tops), (right, lefts) = (_chunk_table(chunks, dtype) for chunks in array.chunks[1:])
-    number = down[rows] * dtype.type(len(lefts)) + right[cols]
+    runs = Runs(rows, cols, np.ones(len(rows), np.intp) if counts is None else counts).cut(right, lefts)
+    found = np.zeros((array.shape[0], runs.size), dtype=np.int32)
+    if len(runs.rows) == 0:
+        return found
+    number = down[runs.rows] * dtype.type(blocks_across) + right[runs.cols]
     order = np.argsort(number, kind="stable")
     groups = np.split(order, np.flatnonzero(np.diff(number[order])) + 1)
     wanted = {}
     for members in groups:
-        y, x = divmod(int(number[members[0]]), len(lefts))
-        wanted[y, x] = PixelsOfBlock(rows[members] - tops[y], cols[members] - lefts[x])
+        y, x = divmod(int(number[members[0]]), blocks_across)
+        own = runs.rows[members] - tops[y], runs.cols[members] - lefts[x], runs.counts[members]
+        wanted[y, x] = PixelsOfBlock(*own)
     picks = _picks(array, wanted).to_delayed(optimize_graph=True)
-    tasks = [picks[band, y, x] for y, x in wanted for band in range(array.numblocks[0])]
-    values = compute(tasks)
-    for place, members in enumerate(groups):
-        bands = values[place * array.numblocks[0] : (place + 1) * array.numblocks[0]]
-        for band, numbers in enumerate(itertools.chain.from_iterable(bands)):
-            found[band][members] = decode(numbers)
+    values = compute([picks[band, y, x] for y, x in wanted for band in range(bands)])
+    starts = np.cumsum(runs.counts) - runs.counts
+    for group, members in enumerate(groups):
+        places = spread(starts[members], runs.counts[members])
+        for band, numbers in enumerate(itertools.chain.from_iterable(values[group * bands : (group + 1) * bands])):
+            found[band][places] = decode(numbers)
     return found
 
 
-def _chunk_table(chunks: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[npt.NDArray[Any], list[int]]:
+def _chunk_table(chunks: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[np.intp]]:
     """Which chunk each row or column lies in, and where each chunk begins."""
-    return np.repeat(np.arange(len(chunks), dtype=dtype), chunks), [0, *np.cumsum(chunks[:-1]).tolist()]
+    return np.repeat(np.arange(len(chunks), dtype=dtype), chunks), np.cumsum([0, *chunks[:-1]], dtype=np.intp)
 
 
 class PixelsOfBlock:
-    """Which pixels of a block are wanted, by row and column from its upper left corner; pickles to a tenth."""
+    """Which pixels of a block are wanted, as runs from its upper left corner; pickles to a tenth."""
 
-    def __init__(self, rows: Places, cols: Places) -> None:
+    def __init__(self, rows: Places, cols: Places, counts: Places | None = None) -> None:
         self.rows = rows
         self.cols = cols
+        self.counts = np.ones(len(rows), np.intp) if counts is None else counts
 
-    def __reduce__(self) -> tuple[Callable[..., Self], tuple[bytes, bytes]]:
-        return self._made_of, (_packed(self.rows), _packed(self.cols))
+    def __reduce__(self) -> tuple[Callable[..., Self], tuple[bytes, ...]]:
+        return self._made_of, tuple(_packed(each) for each in (self.rows, self.cols, self.counts))
 
     @classmethod
-    def _made_of(cls, rows: bytes, cols: bytes) -> Self:
-        return cls(_unpacked(rows), _unpacked(cols))
+    def _made_of(cls, *packed: bytes) -> Self:
+        return cls(*(_unpacked(each) for each in packed))
 
 
 def _packed(places: Places) -> bytes:
-    """Rows or columns as the steps from each to the next: along the pixels of a farm these are 0 and 1 nearly all."""
+    """Rows or columns as the steps from each to the next: along a farm these are small, and the same again."""
     return zlib.compress(np.diff(places.astype(np.int32), prepend=np.int32(0)).tobytes(), 1)
 
 
@@ -107,7 +113,9 @@ class _ByBlock(BlockwiseDepDict):  # type: ignore[misc]
 
 
 def _pick(block: npt.NDArray[Any], pixels: PixelsOfBlock) -> npt.NDArray[Any]:
-    found: npt.NDArray[Any] = block[:, pixels.rows, pixels.cols]
+    bands, _, width = block.shape
+    places = spread(pixels.rows * np.intp(width) + pixels.cols, pixels.counts)
+    found: npt.NDArray[Any] = block.reshape(bands, -1).take(places, axis=1)
     return found
 
 

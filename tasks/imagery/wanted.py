@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import zlib
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from tasks.imagery.runs import Places, spread
 
 CELL = 256
 """Width of a strip, pixels."""
@@ -16,21 +17,25 @@ Strips = npt.NDArray[np.bool_]
 """(height of the grid, strips across)."""
 
 
-def wanted_strips(
-    rows: npt.NDArray[np.integer[Any]], cols: npt.NDArray[np.integer[Any]], shape: tuple[int, int]
-) -> npt.NDArray[np.bool_]:
+def wanted_strips(rows: Places, cols: Places, shape: tuple[int, int], counts: Places | None = None) -> Strips:
     """Mark the strips, one pixel high and `CELL` wide, of a grid that hold any of the given pixels.
 
     Args:
-        rows, cols: pixel positions on the grid, each (n,).
+        rows, cols: first pixel of each run on the grid, each (k,).
         shape: (height, width) of the grid in pixels.
+        counts: pixels of each run, to the right, (k,); None: one each.
 
     Returns:
         (height, strips across) of bool.
     """
     height, across = shape[0], -(-shape[1] // CELL)
     strips = np.zeros(height * across, dtype=np.bool_)
-    strips[rows.astype(np.intp, copy=False) * across + cols // CELL] = True
+    first = rows.astype(np.intp, copy=False) * across + cols // CELL
+    if counts is None:
+        strips[first] = True
+    else:
+        more = (cols + counts - 1) // CELL - cols // CELL
+        strips[spread(first, more + 1)] = True
     return strips.reshape(height, across)
 
 
