@@ -118,22 +118,22 @@ def weighted_quantiles(
     Returns:
         One (groups,) array a quantile, and the order (n,) that sorts the values inside their groups.
     """
-    order = _ascending(values, counts)
-    x, w, group = values[order], weights[order], owner[order]
-    is_new = np.concatenate(([True], (x[1:] != x[:-1]) | (group[1:] != group[:-1])))
-    w = np.add.reduceat(w, np.flatnonzero(is_new))
-    x, group = x[is_new], group[is_new]
-    counts = np.bincount(group, minlength=len(counts))
-    first = np.concatenate(([0], np.cumsum(counts)[:-1]))
-    before = _running_sum(w, first, counts) - w
-    rank = np.arange(len(x)) - first[group]
-    stand = rank * w + (counts[group] - 1) * before
+    order = _ascending(values, owner, counts)
+    x, w = values[order], weights[order]
+    is_new = np.ones(len(x), np.bool_)
+    is_new[1:] = (x[1:] != x[:-1]) | (owner[1:] != owner[:-1])
+    if not is_new.all():
+        x, w, counts = x[is_new], _summed(w, is_new), np.add.reduceat(is_new, np.cumsum(counts) - counts, dtype=np.intp)
+    first = np.cumsum(counts) - counts
+    stand = _running_sum(w, first, counts) - w
+    stand *= np.repeat((counts - 1).astype(np.float64), counts)
+    stand += (np.arange(len(x)) - np.repeat(first, counts)) * w
     total = np.add.reduceat(w, first)
     found = []
     for q in quantiles:
         target = q * (counts - 1) * total
         # how many of a group stand at or left of the target; the first always does
-        at_or_left = np.add.reduceat((stand <= target[group]).astype(np.intp), first)
+        at_or_left = np.add.reduceat(stand <= np.repeat(target, counts), first, dtype=np.intp)
         left = first + np.maximum(at_or_left, 1) - 1
         right = np.minimum(left + 1, first + counts - 1)
         gap = stand[right] - stand[left]
@@ -142,22 +142,47 @@ def weighted_quantiles(
     return found, order
 
 
-def _ascending(values: Floats, counts: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
-    """The order that sorts the values inside their groups; group by group it takes a fifth of one sort of all."""
-    order = np.empty(len(values), np.intp)
-    first = 0
-    for count in counts.tolist():
-        own = slice(first, first + count)
-        np.add(np.argsort(values[own], kind="stable"), first, out=order[own])
-        first += count
+def _summed(w: Floats, is_new: npt.NDArray[np.bool_]) -> Floats:
+    """Sums of weights from each new value to the next; most stand alone and need no summing."""
+    starts = np.flatnonzero(is_new)
+    ends = np.append(starts[1:], len(w))
+    sums = w[starts]
+    several = np.flatnonzero(ends - starts > 1)
+    bounds = np.column_stack((starts[several], ends[several])).ravel()
+    sums[several] = np.add.reduceat(np.append(w, 0.0), bounds)[::2]  # the end of all is a place too
+    return sums
+
+
+def _ascending(values: Floats, owner: npt.NDArray[np.intp], counts: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+    """The order that sorts the values, in [-1, 1], inside their groups, equal ones as they come.
+
+    Whole numbers made of group, value and place are sorted all at once, by numpy's vector instructions: a quarter of
+    the time of one sort a group. What is too near for them to tell apart, a few groups in a hundred have, is sorted
+    as it is.
+    """
+    place_bits, owner_bits = int(counts.max() - 1).bit_length(), int(len(counts) - 1).bit_length()
+    value_bits = min(62 - place_bits - owner_bits, 52)
+    first = np.cumsum(counts) - counts
+    start = np.repeat(first, counts)
+    key = ((values + 1) * 2.0 ** (value_bits - 1)).astype(np.int64)
+    key += owner << (value_bits + 1)
+    key <<= place_bits
+    key += np.arange(len(values)) - start
+    key.sort()
+    key &= (1 << place_bits) - 1
+    order: npt.NDArray[np.intp] = key + start
+    x = values[order]
+    for group in np.unique(owner[1:][(x[1:] < x[:-1]) & (owner[1:] == owner[:-1])]).tolist():
+        own = slice(first[group], first[group] + counts[group])
+        order[own] = first[group] + np.argsort(values[own], kind="stable")
     return order
 
 
 def _running_sum(w: Floats, first: npt.NDArray[np.intp], counts: npt.NDArray[np.intp]) -> Floats:
     """Cumulative sum inside each group, from the group's own values alone."""
     sums = np.empty_like(w)
-    for start, count in zip(first.tolist(), counts.tolist(), strict=True):
-        np.cumsum(w[start : start + count], out=sums[start : start + count])
+    for start, end in zip(first.tolist(), (first + counts).tolist(), strict=True):
+        np.add.accumulate(w[start:end], out=sums[start:end])
     return sums
 
 

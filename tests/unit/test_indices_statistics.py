@@ -130,6 +130,17 @@ def test_inner_statistics_are_the_plain_ones_of_the_wholly_covered_pixels(pixels
         assert -1 <= found.inner_mean <= 1
 
 
+@pytest.mark.parametrize("step", [2**-53, 1e-11, 0.0001])
+def test_quantiles_do_not_depend_on_the_order_of_pixels_however_near_their_values_are(step: float) -> None:
+    ascending = 0.5 + step * np.arange(3000)
+    rng = np.random.default_rng(0)
+    farms = [ascending, rng.permutation(ascending), ascending[::-1], rng.permutation(ascending)]
+    found = ours(*((values, np.ones(len(values))) for values in farms))
+    assert len(set(map(str, (each and (quantiles(each), each.inner_median) for each in found)))) == 1
+    assert found[0] is not None
+    assert quantiles(found[0]) == pytest.approx(np.quantile(ascending, [0.1, 0.25, 0.5, 0.75, 0.9]), abs=1e-12)
+
+
 def test_clipped_pixels_are_counted_by_farm() -> None:
     found = zonal_statistics(
         np.array([1.0, 0.2, 1.0, -1.0]),
