@@ -124,16 +124,17 @@ class Blocks:
         if body is None:
             return
         pixels = tiling.pixels(body)[y - top : bottom - top]
-        before = np.zeros(len(pixels), pixels.dtype)  # the pixel to the left, of which the next is the difference
-        for strip in range(left // CELL, -(-right // CELL)):
-            first, last = max(strip * CELL, left), min((strip + 1) * CELL, right)
-            numbers = pixels[:, first - left : last - left]
+        strips = range(left // CELL, -(-right // CELL))
+        edges = [max(strip * CELL - left, 0) for strip in strips]
+        if tiling.is_differenced:  # the pixel to the left of a strip, of which its first is the difference
+            sums = np.add.reduceat(pixels, edges, axis=1, dtype=pixels.dtype)
+            before = np.add.accumulate(sums, axis=1, dtype=sums.dtype) - sums
+        for number, (strip, edge) in enumerate(zip(strips, edges, strict=True)):
+            first, last = left + edge, min((strip + 1) * CELL, right)
             rows = np.flatnonzero(self.wanted[y:bottom, strip]) if last > x else ()
             if len(rows):
-                wanted = numbers[rows]
+                wanted = pixels[:, edge : last - left].take(rows, axis=0)
                 if tiling.is_differenced:
-                    wanted[:, 0] += before[rows]
+                    wanted[:, 0] += before[rows, number]
                     np.add.accumulate(wanted, axis=1, dtype=wanted.dtype, out=wanted)
                 target[rows, max(first, x) - x : last - x] = wanted[:, max(x - first, 0) :]
-            if tiling.is_differenced:
-                before += np.add.reduce(numbers, axis=1, dtype=numbers.dtype)
