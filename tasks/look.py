@@ -15,7 +15,7 @@ import dask.array as da
 import numpy as np
 import numpy.typing as npt
 
-from models.domain import Farm, Grid, MaskPolicy, Scene, SceneWork
+from models.domain import Farm, Grid, MaskPolicy, Rescale, Scene, SceneWork
 from tasks.imagery.evidence import settle_rescale
 from tasks.imagery.pixels import Compute, gather, place_on
 from tasks.imagery.reader import HttpLimits, Unread, decode, encode
@@ -24,7 +24,7 @@ from tasks.imagery.stack import CHUNK, stack
 from tasks.imagery.wanted import CELL, wanted_strips
 from tasks.indices.clear_sky import CLASS_COUNT, is_clear_class, near_cloud
 from tasks.indices.footprints import FootprintCache, Footprints, Lattice
-from tasks.indices.ndvi import reflectance
+from tasks.indices.ndvi import Reflectance, reflectance
 
 RUNS_AT_ONCE = 8192
 """The places of their pixels stay in the processor's cache."""
@@ -58,27 +58,41 @@ class Seen:
     """Seen, but not clear by the mask policy."""
     is_present: npt.NDArray[np.bool_]
     """Clear, and red and near infrared are there."""
-    red: npt.NDArray[np.float64]
-    nir: npt.NDArray[np.float64]
+    red: npt.NDArray[np.uint16]
+    nir: npt.NDArray[np.uint16]
+    """Digital numbers, 0 where not present; a quarter of the memory of reflectances."""
     unread: npt.NDArray[np.int8]
     """`Unread` where an upstream failed, else 0."""
     piece: npt.NDArray[np.int16]
     """Which piece told us of the pixel; -1 for none."""
     is_on_grid: npt.NDArray[np.bool_]
+    rescales: Sequence[Rescale]
+    """How digital numbers of each piece become reflectance."""
 
     @classmethod
-    def nothing(cls, n: int) -> Seen:
+    def nothing(cls, n: int, rescales: Sequence[Rescale]) -> Seen:
         """The state before the first piece is read."""
         return cls(
             classes=np.zeros(n, np.int8),
             is_hidden=np.zeros(n, np.bool_),
             is_present=np.zeros(n, np.bool_),
-            red=np.zeros(n),
-            nir=np.zeros(n),
+            red=np.zeros(n, np.uint16),
+            nir=np.zeros(n, np.uint16),
             unread=np.zeros(n, np.int8),
             piece=np.full(n, -1, np.int16),
             is_on_grid=np.zeros(n, np.bool_),
+            rescales=rescales,
         )
+
+    def reflectances(self, places: slice | npt.NDArray[np.intp]) -> tuple[Reflectance, Reflectance]:
+        """Red and near infrared, unitless, of the pixels at these places; they mean something where present."""
+        red, nir, rescales = self.red[places], self.nir[places], self.rescales
+        if len(rescales) == 1:
+            scale, offset = rescales[0].scale, rescales[0].offset
+            return reflectance(red, scale, offset), reflectance(nir, scale, offset)
+        piece = self.piece[places]
+        scales, offsets = (np.array([getattr(each, name) for each in rescales])[piece] for name in ("scale", "offset"))
+        return reflectance(red, scales, offsets), reflectance(nir, scales, offsets)
 
 
 def see(
@@ -93,8 +107,8 @@ def see(
     if any(Lattice.of(scene.red.grid) != lattice for scene in work.scenes):
         raise ValueError(f"{work.label}: tiles do not share a pixel lattice")
     footprints = cache.footprints(farms, lattice, inner_margin_m=method.inner_margin_m)
-    seen = Seen.nothing(len(footprints.rows))
     settled = [_settled(scene, method) for scene in work.scenes]
+    seen = Seen.nothing(len(footprints.rows), [scene.rescale for scene in settled])
     runs = Runs.of(footprints.rows, footprints.cols)
     todo = np.ones(len(footprints.rows), np.bool_)
     for number, scene in enumerate(settled):
@@ -149,8 +163,7 @@ def _look_at_colours(scene: Scene, runs: Runs, is_clear: Flags, seen: Seen, todo
         is_present = is_clear.copy()
         is_present[is_clear] = present
         red, nir = red[present], nir[present]
-    seen.red[is_present] = reflectance(red, scene.rescale.scale, scene.rescale.offset)
-    seen.nir[is_present] = reflectance(nir, scene.rescale.scale, scene.rescale.offset)
+    seen.red[is_present], seen.nir[is_present] = red.astype(np.uint16), nir.astype(np.uint16)
     seen.is_present |= is_present
     todo &= ~is_present
     if lost.any():

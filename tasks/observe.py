@@ -86,7 +86,7 @@ def _numbers_of_farms(
         part = slice(offsets[0], offsets[-1])
         offsets = offsets - offsets[0]
         counts = np.flatnonzero(seen.is_present[part])
-        index, is_clipped = ndvi(seen.red[part][counts], seen.nir[part][counts])
+        index, is_clipped = ndvi(*seen.reflectances(counts + part.start))
         is_index = ~np.isnan(index)
         if not is_index.all():
             counts, index, is_clipped = counts[is_index], index[is_index], is_clipped[is_index]

@@ -75,7 +75,7 @@ def draw_pixels(footprints: Footprints, seen: Seen, *, boundary: shapely.Geometr
 
 def _colours(seen: Seen) -> npt.NDArray[np.float64]:
     """(n, 3) of red, green and blue, 0 to 255."""
-    index, _ = ndvi(seen.red, seen.nir)
+    index, _ = ndvi(*seen.reflectances(slice(None)))
     counted = seen.is_present & ~np.isnan(index)
     value = np.where(counted, index, 0)
     colours = np.column_stack([np.interp(value, _STOPS, channel) for channel in _COLOURS.T])

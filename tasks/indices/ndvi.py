@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -34,10 +36,16 @@ def ndvi(red: Reflectance, nir: Reflectance) -> tuple[npt.NDArray[np.float64], n
     return np.clip(raw, -1.0, 1.0), np.abs(raw) > 1.0
 
 
-def reflectance(digital_numbers: npt.NDArray[np.int32], scale: float, offset: float) -> Reflectance:
+def reflectance(
+    digital_numbers: npt.NDArray[np.integer[Any]], scale: float | Reflectance, offset: float | Reflectance
+) -> Reflectance:
     """Surface reflectance = DN x scale + offset. Nodata (DN 0) must be kept out by the caller.
 
     Since processing baseline 04.00 zero reflectance is stored as 1000. With that offset left in, a pixel of red 1500
     and nir 4000 reads NDVI 0.45 instead of 0.71; scale and offset come from the item, scene by scene.
+
+    Args:
+        digital_numbers: any shape.
+        scale, offset: of all, or of each as an array of that shape.
     """
     return digital_numbers.astype(np.float64) * scale + offset

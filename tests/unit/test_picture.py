@@ -10,6 +10,7 @@ import pytest
 import rasterio
 import shapely
 
+from models.domain import Rescale
 from tasks.indices.footprints import Footprints, Lattice
 from tasks.observe import Seen
 from tasks.picture import LARGEST_SIDE, PIXEL_SIDE, draw_pixels
@@ -36,11 +37,11 @@ def drawn(*, width_m: float, height_m: float, ndvi: list[float], hidden: int, ab
         coverage=np.where(cols == width - 1, last_column, 1.0),
         is_inner=np.zeros(len(rows), np.bool_),
     )
-    seen = Seen.nothing(len(rows))
+    seen = Seen.nothing(len(rows), [Rescale(scale=0.0001, offset=0.0, rule="made")])
     clear = slice(0, len(ndvi))
     seen.is_present[clear] = True
-    seen.red[clear] = 0.2 * (1 - np.array(ndvi))
-    seen.nir[clear] = 0.2 * (1 + np.array(ndvi))
+    seen.red[clear] = (2000 * (1 - np.array(ndvi))).round()
+    seen.nir[clear] = (2000 * (1 + np.array(ndvi))).round()
     seen.is_hidden[len(ndvi) : len(ndvi) + hidden] = True
     assert len(rows) == len(ndvi) + hidden + absent
     boundary = shapely.box(LEFT, TOP - height_m, LEFT + width_m, TOP)
