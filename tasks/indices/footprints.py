@@ -95,17 +95,21 @@ class FootprintCache:
         self._joined: tuple[list[tuple[int, int, int]], Footprints] | None = None
         self._pixels = 0
         self._max_pixels = max_pixels
-        self._lock = threading.Lock()  # scenes of one run share the cache
+        # Scenes of one run share the cache, and scenes of one tile begin together: one makes what all of them want.
+        self._making = threading.Lock()
 
     def footprints(self, farms: Sequence[Farm], lattice: Lattice, *, inner_margin_m: float) -> Footprints:
         """Footprints of the farms on the lattice, in the order of the farms."""
-        with self._lock:
-            # a number for lattice and margin: ten thousand keys of plain numbers are quick to look up
-            way = self._ways.setdefault((lattice, inner_margin_m), len(self._ways))
-            keys = [(farm.id, farm.boundary_version, way) for farm in farms]
-            if self._joined is not None and self._joined[0] == keys:
-                return self._joined[1]  # the same farms in the next scene of their tile
-            found = {key: footprint for key in keys if (footprint := self._kept.get(key)) is not None}
+        with self._making:
+            return self._footprints(farms, lattice, inner_margin_m)
+
+    def _footprints(self, farms: Sequence[Farm], lattice: Lattice, inner_margin_m: float) -> Footprints:
+        # a number for lattice and margin: ten thousand keys of plain numbers are quick to look up
+        way = self._ways.setdefault((lattice, inner_margin_m), len(self._ways))
+        keys = [(farm.id, farm.boundary_version, way) for farm in farms]
+        if self._joined is not None and self._joined[0] == keys:
+            return self._joined[1]  # the same farms in the next scene of their tile
+        found = {key: footprint for key in keys if (footprint := self._kept.get(key)) is not None}
         missing = {key: farm for farm, key in zip(farms, keys, strict=True) if key not in found}
         if missing:
             boundaries = [farm.boundary for farm in missing.values()]
@@ -113,18 +117,16 @@ class FootprintCache:
             found.update(zip(missing, made, strict=True))
             self._keep(dict(zip(missing, made, strict=True)))
         joined = Footprints.join([found[key] for key in keys])
-        with self._lock:
-            self._joined = keys, joined
+        self._joined = keys, joined
         return joined
 
     def _keep(self, made: dict[tuple[int, int, int], Footprint]) -> None:
-        with self._lock:
-            for key, footprint in made.items():
-                self._pixels += len(footprint.rows) if key not in self._kept else 0
-                self._kept[key] = footprint
-            while self._pixels > self._max_pixels and len(self._kept) > 1:
-                _, dropped = self._kept.popitem(last=False)
-                self._pixels -= len(dropped.rows)
+        for key, footprint in made.items():
+            self._pixels += len(footprint.rows) if key not in self._kept else 0
+            self._kept[key] = footprint
+        while self._pixels > self._max_pixels and len(self._kept) > 1:
+            _, dropped = self._kept.popitem(last=False)
+            self._pixels -= len(dropped.rows)
 
 
 @lru_cache(maxsize=130)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from shapely.geometry.base import BaseGeometry
 
 from models.domain import Farm, Grid
-from tasks.indices.footprints import Footprint, FootprintCache, Lattice, footprints_of
+from tasks.indices.footprints import Footprint, FootprintCache, Footprints, Lattice, footprints_of
 from tests.support.sky import GRID, circle, farm_of, in_metres, rectangle
 
 LATTICE = Lattice.of(GRID)
@@ -253,3 +254,15 @@ def test_a_small_cache_forgets_but_never_errs() -> None:
 def test_the_area_of_a_discs_pixels_is_the_discs() -> None:
     found = footprint(shapely.Point(550_000, 5_150_000).buffer(500, quad_segs=1024))
     assert found.coverage.sum() * 100 == pytest.approx(math.pi * 500**2, rel=1e-5)
+
+
+def test_those_who_want_the_same_footprints_at_once_are_given_the_same_ones() -> None:
+    cache, gate = FootprintCache(), threading.Barrier(4)
+
+    def ask(_: int) -> Footprints:
+        gate.wait()
+        return cache.footprints(FARMS, LATTICE, inner_margin_m=0)
+
+    with ThreadPoolExecutor(4) as pool:
+        first, *others = pool.map(ask, range(4))
+    assert all(each is first for each in others), "made once, not by each"
