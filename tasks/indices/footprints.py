@@ -22,8 +22,10 @@ from exactextract import Feature, exact_extract
 from exactextract.feature import FeatureSource
 from exactextract.raster import NumPyRasterSource
 from pyproj import Transformer
+from shapely.geometry.base import BaseGeometry
 
 from models.domain import Farm, Grid
+from tasks.indices.halving import Box, shares_by_halving
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,15 +200,38 @@ def _covered_cells(shapes: npt.NDArray[Any], lattice: Lattice) -> list[Cells]:
         ymax=lattice.y_phase - first_row * step,
     )
     found = exact_extract(canvas, _Boundaries(shapely.to_wkb(shapes[full])), ["cell_id", "coverage"])
-    for index, feature in zip(full, found, strict=True):
+    areas_px = shapely.area(shapes[full]) / step**2
+    for index, feature, area_px in zip(full, found, areas_px.tolist(), strict=True):
         numbers = feature["properties"]
         rows, cols = np.divmod(numbers["cell_id"].astype(np.int64), width)
-        cells[index] = (
-            (rows + first_row).astype(np.int32),
-            (cols + first_col).astype(np.int32),
-            numbers["coverage"].astype(np.float64),
-        )
+        coverage = numbers["coverage"].astype(np.float64)
+        if not _adds_up(coverage, area_px):
+            rows, cols, coverage = _measured_again(shapes[index], lattice, first_row, first_col)
+        cells[index] = (rows + first_row).astype(np.int32), (cols + first_col).astype(np.int32), coverage
     return cells
+
+
+def _adds_up(coverage: npt.NDArray[np.float64], area_px: float) -> bool:
+    """Whether fractions, of which exactextract keeps 24 bits, make up the area in pixels."""
+    edge = np.count_nonzero(coverage < 1)
+    return bool(abs(coverage.sum() - area_px) <= edge * 2.0**-24 + 1e-8 * max(area_px, 1))
+
+
+def _measured_again(
+    shape: BaseGeometry, lattice: Lattice, first_row: int, first_col: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """Rows and columns from the first ones on, and coverage, where exactextract's do not make up the area."""
+    step = lattice.resolution_m
+
+    def to_pixels(xy: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        cols = (xy[:, 0] - lattice.x_phase) / step - first_col
+        return np.column_stack((cols, (lattice.y_phase - xy[:, 1]) / step - first_row))
+
+    in_pixels = shapely.transform(shape, to_pixels)
+    left, top, right, bottom = shapely.bounds(in_pixels)
+    return shares_by_halving(
+        in_pixels, Box(math.floor(top), math.floor(left), math.floor(bottom) + 1, math.floor(right) + 1)
+    )
 
 
 class _Boundary(Feature):  # type: ignore[misc]

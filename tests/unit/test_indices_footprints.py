@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import shapely
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from shapely.geometry.base import BaseGeometry
 
@@ -81,12 +81,17 @@ def test_coverage_fractions_sum_to_the_area(shape: BaseGeometry, grid: Grid) -> 
     assert_covers(footprint(moved, grid=grid), exact_shape(moved, grid), grid)
 
 
+# Somewhere, or on a line between pixels, off which the way to degrees and back moves it by about a nanometre.
+PLACE = st.floats(3, 60) | st.integers(3, 60).map(float)
+
+
 @given(
-    st.lists(st.tuples(st.floats(3, 60), st.floats(3, 60)), min_size=3, max_size=9),
-    st.floats(0, 1),
+    st.lists(st.tuples(PLACE, PLACE), min_size=3, max_size=9),
+    st.just(0.0) | st.floats(0, 1),
     st.sampled_from([10, 20, 60, 120]),
 )
-@settings(max_examples=80)
+@example([(3.0, 3.0), (3.0, 4.0), (6.0, 3.0)], 0.0, 10)  # exactextract takes a fourth pixel, outside, for covered
+@settings(max_examples=120)
 def test_coverage_fractions_are_the_shares_of_the_pixels(
     points: list[tuple[float, float]], turn: float, resolution_m: float
 ) -> None:
