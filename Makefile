@@ -22,7 +22,8 @@ help:  ## Show the targets
 install: $(READY)  ## Make .venv from requirements.lock
 
 # The lock is a constraint as well: without, pip before 23.3 takes the newest version of what another package wants with
-# an extra (`sqlalchemy[asyncio]`), and not the one that is pinned.
+# an extra (`sqlalchemy[asyncio]`), and not the one that is pinned. Compiling is left to all cores; what does not compile
+# are templates and tests of packages.
 $(READY): requirements.lock pyproject.toml
 	@"$(PYTHON)" -c '$(IS_NEW_ENOUGH)' 2>/dev/null || { \
 	  echo "Swath needs Python 3.11 or newer, and $(PYTHON) is: $$("$(PYTHON)" --version 2>&1)" >&2; \
@@ -36,8 +37,9 @@ $(READY): requirements.lock pyproject.toml
 	else \
 	  set -ex; \
 	  $(BIN)/python -m pip --version >/dev/null 2>&1 || "$(PYTHON)" -m venv $(VENV); \
-	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock \
-	    -c requirements.lock; \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --require-hashes \
+	    -r requirements.lock -c requirements.lock; \
+	  $(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true; \
 	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .; \
 	fi
 	@touch $@
