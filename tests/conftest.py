@@ -13,13 +13,13 @@ import pytest
 from hypothesis import HealthCheck, settings
 from redis import Redis
 
-from infra.local.home import temporary_home
 from infra.local.postgres import PostgresServer, local_postgres
 from infra.local.prefect import PrefectServer, local_prefect
 from infra.local.valkey import ValkeyServer, local_valkey
 from tests.support.archives import SHARED_DATA
 from tests.support.closed_network import closed_network
 from tests.support.databases import TEMPLATE, fresh_database, make_template
+from tests.support.memory_home import memory_home
 from tests.support.order import long_files_first
 
 _PREFECT_HOME = Path(tempfile.mkdtemp(prefix="swath-prefect-"))
@@ -72,7 +72,7 @@ def shared_data() -> Path:
 @pytest.fixture(scope="session")
 def server_home() -> Iterator[Path]:
     """A home whose embedded servers serve the tests of this process."""
-    with temporary_home() as home:
+    with memory_home() as home:
         yield home
 
 

@@ -60,7 +60,8 @@ class PostgresServer:
                 return
             command = sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name))
             if template is not None:
-                command += sql.SQL(" TEMPLATE {}").format(sql.Identifier(template))
+                # File by file it takes half as long as through the write-ahead log.
+                command += sql.SQL(" TEMPLATE {} STRATEGY file_copy").format(sql.Identifier(template))
             connection.execute(command)
 
     def drop_database(self, name: str) -> None:
