@@ -11,7 +11,8 @@ endif
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-PYTEST_WORKERS ?= 2
+# One more than cores of a small machine: tests of servers wait a third of their time.
+PYTEST_WORKERS ?= 3
 PYTEST_ARGS ?=
 
 .PHONY: help install demo test check format contract lock bench clean
@@ -21,9 +22,8 @@ help:  ## Show the targets
 
 install: $(READY)  ## Make .venv from requirements.lock
 
-# The lock is a constraint as well: without, pip before 23.3 takes the newest version of what another package wants with
-# an extra (`sqlalchemy[asyncio]`), and not the one that is pinned. Compiling is left to all cores; what does not compile
-# are templates and tests of packages.
+# The lock names all that is needed, so that nothing is left to be solved. Compiling is for all cores; what does not
+# compile are templates of packages.
 $(READY): requirements.lock pyproject.toml
 	@"$(PYTHON)" -c '$(IS_NEW_ENOUGH)' 2>/dev/null || { \
 	  echo "Swath needs Python 3.11 or newer, and $(PYTHON) is: $$("$(PYTHON)" --version 2>&1)" >&2; \
@@ -37,9 +37,9 @@ $(READY): requirements.lock pyproject.toml
 	else \
 	  set -ex; \
 	  $(BIN)/python -m pip --version >/dev/null 2>&1 || "$(PYTHON)" -m venv $(VENV); \
-	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --require-hashes \
-	    -r requirements.lock -c requirements.lock; \
-	  $(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true; \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --no-deps --require-hashes \
+	    -r requirements.lock; \
+	  $(BIN)/python -m compileall -qq -j 0 -x '/tests?/' $(VENV)/lib || true; \
 	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .; \
 	fi
 	@touch $@
