@@ -23,13 +23,13 @@ import typer
 from typer.testing import CliRunner
 
 from infra.cli import app
-from infra.local.home import temporary_home
 from infra.local.postgres import PostgresServer
 from infra.local.prefect import PrefectServer
 from infra.local.valkey import ValkeyServer
 from tests.support.archives import ROOT
 from tests.support.command import Swath, heed_interrupts, processes_of
 from tests.support.databases import TEMPLATE, fresh_database
+from tests.support.memory_home import memory_home
 from tests.support.simulated import Season, Served, draw_season, import_farms, served
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
@@ -308,7 +308,7 @@ def test_one_farm_alone_is_observed_when_it_is_named(
 @pytest.fixture
 def home() -> Iterator[Path]:
     """An empty home for servers, all of which are gone at the end."""
-    with temporary_home() as folder:
+    with memory_home() as folder:
         yield folder
         assert processes_of(folder) == []
 

@@ -14,9 +14,9 @@ import httpx
 import psutil
 import pytest
 
-from infra.local.home import temporary_home
 from tests.support.archives import ROOT
 from tests.support.command import heed_interrupts
+from tests.support.memory_home import memory_home
 
 pytestmark = pytest.mark.slow
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def server() -> Iterator[tuple[subprocess.Popen[str], str]]:
     """Two workers on stores of their own, and where they listen."""
-    with temporary_home() as home:
+    with memory_home() as home:
         process = subprocess.Popen(
             [str(Path(sys.executable).with_name("swath")), "serve", "--port", "0", "--workers", "2"],
             env=os.environ | {"SWATH_HOME": str(home)},

@@ -24,12 +24,12 @@ import psutil
 import pytest
 
 from flows.missing import MISSING_EVENT, RESOURCE, missing_payload
-from infra.local.home import temporary_home
 from infra.local.postgres import local_postgres
 from infra.up.runs import MARK
 from models.gaps import Gap
 from tests.support.archives import ROOT
 from tests.support.command import Swath, heed_interrupts
+from tests.support.memory_home import memory_home
 from tests.support.simulated import Season, draw_season, import_farms, query, served
 from tests.support.webhooks import Receiver, receiver
 
@@ -103,7 +103,7 @@ def start(home: Path, environment: dict[str, str]) -> Up:
 
 @pytest.fixture(scope="module")
 def home() -> Iterator[Path]:
-    with temporary_home() as made:
+    with memory_home() as made:
         yield made
 
 

@@ -18,11 +18,11 @@ import psutil
 from redis import Redis
 from redis.exceptions import RedisError
 
-from infra.local.home import temporary_home
 from infra.local.postgres import local_postgres
 from infra.local.valkey import local_valkey
 from tests.support.archives import ROOT
 from tests.support.command import Swath
+from tests.support.memory_home import memory_home
 from tests.support.simulated import Served
 
 DONE_WITHIN_S = 240
@@ -99,7 +99,7 @@ class House:
 @contextlib.contextmanager
 def house_of(archive: Served) -> Iterator[House]:
     """Run `swath up` on this archive, in a home of its own, until the end of the block."""
-    with temporary_home() as home:
+    with memory_home() as home:
         settings = {
             "SWATH_HOME": str(home),
             "SWATH_SCENE_RETRY_DELAY_S": "2",
