@@ -213,8 +213,7 @@ def _covered_cells(shapes: npt.NDArray[Any], lattice: Lattice) -> list[Cells]:
 
 def _adds_up(coverage: npt.NDArray[np.float64], area_px: float) -> bool:
     """Whether fractions, of which exactextract keeps 24 bits, make up the area in pixels."""
-    edge = np.count_nonzero(coverage < 1)
-    return bool(abs(coverage.sum() - area_px) <= edge * 2.0**-24 + 1e-8 * max(area_px, 1))
+    return bool(abs(np.add.reduce(coverage) - area_px) <= len(coverage) * 2.0**-24 + 1e-8 * max(area_px, 1))
 
 
 def _measured_again(
