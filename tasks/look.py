@@ -152,9 +152,9 @@ def _look(number: int, scene: Scene, runs: Runs, seen: Seen, todo: Flags, method
 def _look_at_colours(scene: Scene, runs: Runs, is_clear: Flags, seen: Seen, todo: Flags, method: Method) -> None:
     """Read red and near infrared of the clear pixels, and settle those that have both."""
     chosen = runs.where(is_clear)
-    strips = wanted_strips(chosen.rows, chosen.cols, scene.red.grid.shape, chosen.counts)
+    strips = wanted_strips(chosen, scene.red.grid.shape)
     bands = stack(scene, ("red", "nir"), wanted=strips, limits=method.http, chunk=method.chunk).data[0]
-    red, nir = gather(bands, chosen.rows, chosen.cols, chosen.counts, compute=method.compute)
+    red, nir = gather(bands, chosen, compute=method.compute)
     lost, present = (red < 0) | (nir < 0), (red > 0) & (nir > 0)
     if lost.any():
         seen.unread[np.flatnonzero(is_clear)[lost]] = np.minimum(red, nir)[lost]
@@ -224,14 +224,14 @@ def _finer(values: npt.NDArray[Any], coarse: Runs, cols: Places, runs: Runs) -> 
 def _gathered_classes(scene: Scene, runs: Runs, method: Method) -> tuple[npt.NDArray[np.int32], Flags]:
     """Scene class (negative: unread) at pixels of the classes' own grid, and whether cloud is near enough to hide."""
     grid = scene.scl.grid
-    wanted = wanted_strips(runs.rows, runs.cols, grid.shape, runs.counts)
+    wanted = wanted_strips(runs, grid.shape)
     is_dilated = method.policy.dilation_m >= grid.resolution_m
     if is_dilated:
         wanted = _with_neighbours(wanted, method.policy.dilation_m, grid)
     array = stack(scene, ("scl",), wanted=wanted, limits=method.http, chunk=method.chunk).data[0]
     if is_dilated:
         array = _with_surroundings(array, method.policy.dilation_m, grid.resolution_m)
-    found = gather(array, runs.rows, runs.cols, runs.counts, compute=method.compute)
+    found = gather(array, runs, compute=method.compute)
     return found[0], found[1] > 0 if is_dilated else np.zeros(runs.size, np.bool_)
 
 

@@ -21,15 +21,12 @@ Compute = Callable[[Sequence[Any]], Sequence[Any]]
 """Runs delayed values and gives their results in order: threads of this process, or a cluster."""
 
 
-def gather(
-    array: da.Array, rows: Places, cols: Places, counts: Places | None = None, *, compute: Compute
-) -> npt.NDArray[np.int32]:
+def gather(array: da.Array, runs: Runs, *, compute: Compute) -> npt.NDArray[np.int32]:
     """The numbers of an array at the given pixels, computing only chunks that hold any of them.
 
     Args:
         array: lazy, dims (band, y, x), unsigned, in any chunks.
-        rows, cols: (k,) first pixel of each run.
-        counts: (k,) pixels of each run, to the right; None: one each.
+        runs: of n pixels of the array, none beyond its edges.
         compute: runs the graph.
 
     Returns:
@@ -39,7 +36,7 @@ def gather(
     # numpy sorts 16 bits by counting, ten times as fast as wider numbers
     dtype = np.min_scalar_type(blocks_down * blocks_across)
     (down, tops), (right, lefts) = (_chunk_table(chunks, dtype) for chunks in array.chunks[1:])
-    runs = Runs(rows, cols, np.ones(len(rows), np.intp) if counts is None else counts).cut(right, lefts)
+    runs = runs.cut(right, lefts)
     found = np.zeros((array.shape[0], runs.size), dtype=np.int32)
     if len(runs.rows) == 0:
         return found
@@ -50,7 +47,7 @@ def gather(
     for members in groups:
         y, x = divmod(int(number[members[0]]), blocks_across)
         own = runs.rows[members] - tops[y], runs.cols[members] - lefts[x], runs.counts[members]
-        wanted[y, x] = PixelsOfBlock(*own)
+        wanted[y, x] = PixelsOfBlock(Runs(*own))
     picks = _picks(array, wanted).to_delayed(optimize_graph=True)
     values = compute([picks[band, y, x] for y, x in wanted for band in range(bands)])
     starts = np.cumsum(runs.counts) - runs.counts
@@ -67,19 +64,17 @@ def _chunk_table(chunks: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[npt.NDA
 
 
 class PixelsOfBlock:
-    """Which pixels of a block are wanted, as runs from its upper left corner; pickles to a tenth."""
+    """Which pixels of a block are wanted, counted from its upper left corner; pickles to a tenth."""
 
-    def __init__(self, rows: Places, cols: Places, counts: Places | None = None) -> None:
-        self.rows = rows
-        self.cols = cols
-        self.counts = np.ones(len(rows), np.intp) if counts is None else counts
+    def __init__(self, runs: Runs) -> None:
+        self.runs = runs
 
     def __reduce__(self) -> tuple[Callable[..., Self], tuple[bytes, ...]]:
-        return self._made_of, tuple(_packed(each) for each in (self.rows, self.cols, self.counts))
+        return self._made_of, tuple(_packed(each) for each in (self.runs.rows, self.runs.cols, self.runs.counts))
 
     @classmethod
     def _made_of(cls, *packed: bytes) -> Self:
-        return cls(*(_unpacked(each) for each in packed))
+        return cls(Runs(*(_unpacked(each) for each in packed)))
 
 
 def _packed(places: Places) -> bytes:
@@ -114,7 +109,8 @@ class _ByBlock(BlockwiseDepDict):  # type: ignore[misc]
 
 def _pick(block: npt.NDArray[Any], pixels: PixelsOfBlock) -> npt.NDArray[Any]:
     bands, _, width = block.shape
-    places = spread(pixels.rows * np.intp(width) + pixels.cols, pixels.counts)
+    runs = pixels.runs
+    places = spread(runs.rows * np.intp(width) + runs.cols, runs.counts)
     found: npt.NDArray[Any] = block.reshape(bands, -1).take(places, axis=1)
     return found
 

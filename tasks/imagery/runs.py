@@ -1,5 +1,8 @@
-"""Pixels as runs along rows: a field has a run in each row it touches, some fifteen pixels long, and what is worked
-out for a run need not be worked out for each of its pixels."""
+"""Pixels as runs along rows.
+
+A field has a run in each row it touches, some fifteen pixels long, and what is worked out for a run need not be worked
+out for each of its pixels.
+"""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ import zlib
 import numpy as np
 import numpy.typing as npt
 
-from tasks.imagery.runs import Places, spread
+from tasks.imagery.runs import Runs, spread
 
 CELL = 256
 """Width of a strip, pixels."""
@@ -17,25 +17,20 @@ Strips = npt.NDArray[np.bool_]
 """(height of the grid, strips across)."""
 
 
-def wanted_strips(rows: Places, cols: Places, shape: tuple[int, int], counts: Places | None = None) -> Strips:
+def wanted_strips(runs: Runs, shape: tuple[int, int]) -> Strips:
     """Mark the strips, one pixel high and `CELL` wide, of a grid that hold any of the given pixels.
 
     Args:
-        rows, cols: first pixel of each run on the grid, each (k,).
+        runs: on the grid, none beyond its edges.
         shape: (height, width) of the grid in pixels.
-        counts: pixels of each run, to the right, (k,); None: one each.
 
     Returns:
         (height, strips across) of bool.
     """
     height, across = shape[0], -(-shape[1] // CELL)
     strips = np.zeros(height * across, dtype=np.bool_)
-    first = rows.astype(np.intp, copy=False) * across + cols // CELL
-    if counts is None:
-        strips[first] = True
-    else:
-        more = (cols + counts - 1) // CELL - cols // CELL
-        strips[spread(first, more + 1)] = True
+    first, last = runs.cols // CELL, (runs.cols + runs.counts - 1) // CELL
+    strips[spread(runs.rows.astype(np.intp, copy=False) * across + first, last - first + 1)] = True
     return strips.reshape(height, across)
 
 

@@ -21,6 +21,7 @@ from models.domain import Grid
 from tasks.bench import http_limits
 from tasks.imagery.pixels import PixelsOfBlock, gather
 from tasks.imagery.reader import HttpLimits
+from tasks.imagery.runs import Runs
 from tasks.imagery.stack import stack
 from tasks.imagery.wanted import wanted_strips
 from tests.support.sky import RAW, blank, circle, farm_of, look, noisy, write
@@ -53,10 +54,10 @@ def test_a_scene_with_many_farms_is_sent_in_less_than_a_byte_a_pixel(tmp_path: P
     scene = write(blank(), tmp_path, url="http://127.0.0.1:9")
     scene = replace(scene, red=replace(scene.red, grid=TILE), nir=replace(scene.nir, grid=TILE))
     rows, cols = fields()
-    wanted = wanted_strips(rows, cols, TILE.shape)
+    wanted = wanted_strips(Runs.of(rows, cols), TILE.shape)
     array = stack(scene, ("red", "nir"), wanted=wanted, limits=HttpLimits()).data[0]
     with pytest.raises(Kept) as kept:
-        gather(array, rows, cols, compute=keep)
+        gather(array, Runs.of(rows, cols), compute=keep)
     graph, keys = kept.value.graph, kept.value.keys
     whole, one = (len(cloudpickle.dumps(cull(graph, some)[0])) for some in (keys, keys[:1]))
     assert whole < 0.75 * len(rows), "two arrays of places would be 16 bytes"
@@ -88,10 +89,11 @@ def test_wanted_pixels_come_out_of_a_pickle_as_they_were() -> None:
     rng = np.random.default_rng(0)
     for number in (0, 1, 1000):
         for dtype in (np.uint16, np.int32):
-            rows, cols = rng.integers(0, 10_000, (2, number)).astype(dtype)
-            again = pickle.loads(pickle.dumps(PixelsOfBlock(rows, cols)))
-            np.testing.assert_array_equal(again.rows, rows)
-            np.testing.assert_array_equal(again.cols, cols)
+            runs = Runs(*rng.integers(0, 10_000, (3, number)).astype(dtype))
+            again = pickle.loads(pickle.dumps(PixelsOfBlock(runs))).runs
+            np.testing.assert_array_equal(again.rows, runs.rows)
+            np.testing.assert_array_equal(again.cols, runs.cols)
+            np.testing.assert_array_equal(again.counts, runs.counts)
 
 
 def test_what_a_cluster_is_sent_holds_no_settings_and_no_password(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import dask
 import dask.array as da
 import numpy as np
+import numpy.typing as npt
 import pytest
 import rasterio.transform
 from hypothesis import given
@@ -19,6 +20,7 @@ from rasterio.windows import Window
 from models.domain import Grid
 from tasks.imagery.pixels import gather, place_on
 from tasks.imagery.reader import BlockReader, HttpLimits, Unread, decode, encode, gdal_path
+from tasks.imagery.runs import Runs
 from tasks.imagery.wanted import CELL, wanted_strips
 from tests.support.sky import GRID, QUICK, noisy, transform_of, write
 
@@ -49,12 +51,22 @@ def test_only_what_passes_within_a_run_is_tried_again_within_it() -> None:
     assert [why for why in Unread if why.is_retryable] == [Unread.UNAVAILABLE]
 
 
+def with_neighbours(
+    data: st.DataObject, places: list[tuple[int, int]], width: int
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Rows and columns of the places and of some pixels to the right of each."""
+    upto = [data.draw(st.integers(col + 1, width)) for _, col in places]
+    pixels = [(row, each) for (row, col), end in zip(places, upto, strict=True) for each in range(col, end)]
+    rows, cols = np.array(pixels, np.intp).reshape(-1, 2).T
+    return rows, cols
+
+
 @given(st.data())
 def test_a_strip_is_wanted_when_it_holds_a_wanted_pixel(data: st.DataObject) -> None:
     height, width = data.draw(st.integers(1, 1200)), data.draw(st.integers(1, 1200))
     places = data.draw(st.lists(st.tuples(st.integers(0, height - 1), st.integers(0, width - 1)), max_size=10))
-    rows, cols = (np.array([place[axis] for place in places], np.intp) for axis in (0, 1))
-    strips = wanted_strips(rows, cols, (height, width))
+    rows, cols = with_neighbours(data, places, width)
+    strips = wanted_strips(Runs.of(rows, cols), (height, width))
     is_wanted = np.zeros((height, width), bool)
     is_wanted[rows, cols] = True
     expected = [[is_wanted[row, left : left + CELL].any() for left in range(0, width, CELL)] for row in range(height)]
@@ -166,9 +178,9 @@ def test_gathered_pixels_are_those_asked_for_in_their_order(data: st.DataObject)
     chunk = data.draw(st.tuples(st.integers(1, 45), st.integers(1, 45)))
     values = np.random.default_rng(0).integers(0, 65_535, (2, height, width), dtype=np.uint16)
     places = data.draw(st.lists(st.tuples(st.integers(0, height - 1), st.integers(0, width - 1)), max_size=30))
-    rows, cols = (np.array([place[axis] for place in places], np.intp) for axis in (0, 1))
+    rows, cols = with_neighbours(data, places, width)
     array = da.from_array(values, chunks=(2, *chunk))
-    found = gather(array, rows, cols, compute=lambda tasks: dask.compute(*tasks, scheduler="synchronous"))
+    found = gather(array, Runs.of(rows, cols), compute=lambda tasks: dask.compute(*tasks, scheduler="synchronous"))
     assert np.array_equal(found, decode(values)[:, rows, cols])
 
 
@@ -181,5 +193,5 @@ def test_only_chunks_that_hold_a_pixel_are_computed() -> None:
 
     array = da.zeros((1, 40, 40), chunks=(1, 10, 10), dtype=np.uint8).map_blocks(note, meta=np.empty(0, np.uint8))
     rows, cols = np.array([5, 35, 5]), np.array([5, 15, 6])
-    gather(array, rows, cols, compute=lambda tasks: dask.compute(*tasks, scheduler="synchronous"))
+    gather(array, Runs.of(rows, cols), compute=lambda tasks: dask.compute(*tasks, scheduler="synchronous"))
     assert sorted(computed) == [(0, 0), (3, 1)]

@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.imagery.runs import Runs, spread
-from tasks.imagery.wanted import wanted_strips
 
 PLACES = st.lists(st.tuples(st.integers(-3, 12), st.integers(-3, 12), st.integers(1, 9)), max_size=12)
 """Row, first column and number of pixels."""
@@ -69,10 +68,3 @@ def test_runs_are_cut_where_parts_of_the_grid_begin_and_nowhere_else(
     assert (part_of[cut.cols] == part_of[cut.cols + cut.counts - 1]).all()
     parts = part_of[runs.cols + runs.counts - 1].astype(int) - part_of[runs.cols] + 1
     assert len(cut.rows) == parts.sum()
-
-
-@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 900), st.integers(1, 700)), max_size=6))
-def test_strips_of_a_run_are_those_of_its_pixels(places: list[tuple[int, int, int]]) -> None:
-    rows, cols = drawn(places)
-    runs, shape = Runs.of(rows, cols), (6, 1600)
-    assert np.array_equal(wanted_strips(runs.rows, runs.cols, shape, runs.counts), wanted_strips(rows, cols, shape))
