@@ -31,7 +31,8 @@ from tasks.imagery.pixels import place_on
 from tasks.imagery.reader import HttpLimits, gdal_path, use_gdal_options
 from tasks.indices.clear_sky import CLASS_COUNT, is_clear_class
 from tasks.indices.footprints import FootprintCache, Footprints, Lattice
-from tasks.observe import Method, observe
+from tasks.look import Method
+from tasks.observe import observe
 
 ROOT = Path(__file__).resolve().parents[1]
 LIMITS = HttpLimits()

@@ -20,7 +20,7 @@ from tasks.imagery.reader import HttpLimits
 from tasks.imagery.scenes import scene_from
 from tasks.imagery.search import SearchOptions, search_items
 from tasks.indices.footprints import FootprintCache
-from tasks.observe import Method
+from tasks.look import Method
 
 SOFTWARE_VERSION = version("swath")
 

@@ -17,8 +17,6 @@ from tasks.indices.ndvi import ndvi
 from tasks.indices.statistics import zonal_statistics
 from tasks.look import Method, Seen, see
 
-__all__ = ["INDEX", "Method", "Seen", "observe", "see"]
-
 INDEX = "ndvi"
 FARMS_AT_ONCE = 256
 

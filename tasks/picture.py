@@ -12,7 +12,7 @@ from rasterio.transform import from_origin
 
 from tasks.indices.footprints import Footprints, Lattice
 from tasks.indices.ndvi import ndvi
-from tasks.observe import Seen
+from tasks.look import Seen
 
 PIXEL_SIDE = 24
 """Screen pixels for one image pixel, fewer where the farm is large."""

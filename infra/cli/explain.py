@@ -136,7 +136,7 @@ def _differences(row: dict[str, Any], again: Observation) -> tuple[str, ...]:
 
 def _picture(bench: Bench, work: SceneWork, farm: Farm) -> bytes | None:
     from tasks.indices.footprints import Lattice, project
-    from tasks.observe import see
+    from tasks.look import see
     from tasks.picture import draw_pixels
 
     scenes, footprints, seen = see(work, [farm], method=bench.method, cache=bench.cache)

@@ -43,7 +43,8 @@ from models.domain import (
 )
 from tasks.imagery.reader import HttpLimits
 from tasks.indices.footprints import FootprintCache
-from tasks.observe import Method, observe
+from tasks.look import Method
+from tasks.observe import observe
 
 GRID = Grid(epsg=32633, left=499980, top=5200020, resolution_m=10, width=120, height=100)
 """The upper left corner of a tile, 1.2 x 1 km."""

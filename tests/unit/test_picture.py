@@ -12,7 +12,7 @@ import shapely
 
 from models.domain import Rescale
 from tasks.indices.footprints import Footprints, Lattice
-from tasks.observe import Seen
+from tasks.look import Seen
 from tasks.picture import LARGEST_SIDE, PIXEL_SIDE, draw_pixels
 
 LATTICE = Lattice(epsg=32633, resolution_m=10, x_phase=0, y_phase=0)
