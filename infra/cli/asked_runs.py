@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from infra.cli.running import prefect_server
+from infra.settings import Settings
 from models.errors import ServerTrouble
 
 if TYPE_CHECKING:
@@ -20,6 +23,26 @@ class Handed:
     flow_run_id: str
     url: str
     """Of its page in Prefect's UI."""
+
+
+@contextlib.contextmanager
+def prefect_client(settings: Settings) -> Iterator[SyncPrefectClient]:
+    """A client of Prefect's server for the time of the block.
+
+    Raises:
+        ServerTrouble: it does not answer, or not as it should.
+    """
+    with prefect_server(settings):
+        # Loaded here: Prefect reads its settings when it is imported.
+        import httpx
+        from prefect.client.orchestration import get_client
+        from prefect.exceptions import PrefectException
+
+        try:
+            with get_client(sync_client=True) as client:
+                yield client
+        except (httpx.HTTPError, PrefectException) as error:
+            raise ServerTrouble(f"Prefect's server did not do what it was asked for: {error}") from error
 
 
 def ask_for_run(

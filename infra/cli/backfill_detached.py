@@ -6,12 +6,11 @@ import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from infra.cli.asked_runs import Handed, ask_for_run
+from infra.cli.asked_runs import Handed, ask_for_run, prefect_client
 from infra.cli.backfill_cost import Costs, Wanted
-from infra.cli.running import prefect_server
 from infra.settings import Settings
 from infra.up.found import prefect_of_up
-from models.errors import BadInput, ServerTrouble
+from models.errors import BadInput
 from models.weather_missing import DaySpan
 
 if TYPE_CHECKING:
@@ -29,16 +28,8 @@ def hand_over(settings: Settings, wanted: Wanted, costs: Costs) -> list[Handed]:
     """
     if "PREFECT_API_URL" not in os.environ and not prefect_of_up(settings.home):
         raise BadInput("--detach", "needs a Prefect server", allowed="while `swath up` runs, or with PREFECT_API_URL")
-    with prefect_server(settings):
-        import httpx
-        from prefect.client.orchestration import get_client
-        from prefect.exceptions import PrefectException
-
-        try:
-            with get_client(sync_client=True) as client:
-                return [_ask(client, wanted, *each) for each in _chains(costs)]
-        except (httpx.HTTPError, PrefectException) as error:
-            raise ServerTrouble(f"Prefect's server did not take the backfill: {error}") from error
+    with prefect_client(settings) as client:
+        return [_ask(client, wanted, *each) for each in _chains(costs)]
 
 
 def _chains(costs: Costs) -> Iterator[tuple[str, DaySpan, DaySpan]]:

@@ -87,7 +87,10 @@ def _season(start: str | None, end: str | None) -> Days:
     last = parse_day(end, field="--end") or yesterday
     if last > yesterday:
         raise BadInput("--end", f"{last} is ahead", allowed=f"to {yesterday}")
-    return parse_day(start, field="--start") or last - dt.timedelta(days=SEASON_DAYS), last
+    first = parse_day(start, field="--start") or last - dt.timedelta(days=SEASON_DAYS)
+    if first > last:
+        raise BadInput("--start", f"{first} is after the end, {last}")
+    return first, last
 
 
 @contextlib.contextmanager

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.markup import escape
 
-from infra.cli.asked_runs import Handed, ask_for_run
-from infra.cli.running import Advance, prefect_server, progress_bar
+from infra.cli.asked_runs import Handed, ask_for_run, prefect_client
+from infra.cli.running import Advance, progress_bar
 from infra.settings import Settings
 from infra.stores import Stores
 from models.status import work_by_state
@@ -49,23 +49,19 @@ def first_runs(
     """Ask for both runs, wait for their ends with a bar on a terminal, say how they came out, and whether all was done.
 
     Raises:
-        ServerTrouble: `swath up` has ended, or Prefect's server does not know what is to run.
+        ServerTrouble: `swath up` has ended, or Prefect's server does not answer or does not know what is to run.
     """
-    with prefect_server(settings):
-        # Loaded here: Prefect reads its settings when it is imported.
-        from prefect.client.orchestration import get_client
+    with prefect_client(settings) as client, progress_bar("scenes") as advance:
+        asked = [
+            ask_for_run(client, SEASON, {"start": days[0], "end": days[1]}),
+            ask_for_run(client, WEATHER, {}),
+        ]
 
-        with get_client(sync_client=True) as client, progress_bar("scenes") as advance:
-            asked = [
-                ask_for_run(client, SEASON, {"start": days[0], "end": days[1]}),
-                ask_for_run(client, WEATHER, {}),
-            ]
+        def look() -> None:
+            see_that_up_runs()
+            _show_progress(stores, advance)
 
-            def look() -> None:
-                see_that_up_runs()
-                _show_progress(stores, advance)
-
-            ends = sorted(_ends(client, asked, look), key=lambda end: end.name)
+        ends = sorted(_ends(client, asked, look), key=lambda end: end.name)
     for end in ends:
         mark = "[green]✓[/green]" if end.is_done else "[red]✗[/red]"
         console.print(f"{mark} {escape(end.name)}, after {end.seconds:.0f} s: {escape(end.words)}", soft_wrap=True)
@@ -78,6 +74,7 @@ def _ends(client: SyncPrefectClient, asked: list[Handed], look: Callable[[], Non
     begun = time.monotonic()
     left = {uuid.UUID(each.flow_run_id): each.url for each in asked}
     while left:
+        time.sleep(LOOK_S)
         look()
         for flow_run_id, url in list(left.items()):
             run = client.read_flow_run(flow_run_id)
@@ -91,7 +88,6 @@ def _ends(client: SyncPrefectClient, asked: list[Handed], look: Callable[[], Non
                 is_done=run.state.is_completed(),
                 words=run.state.message or str(run.state.name),
             )
-        time.sleep(LOOK_S)
 
 
 def _show_progress(stores: Stores, advance: Advance) -> None:
