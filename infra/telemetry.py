@@ -11,7 +11,7 @@ from typing import Any
 import structlog
 
 from infra.settings import Settings
-from infra.unknown_settings import warnings
+from infra.unknown_settings import words_of_unknown_settings
 
 # Up to the last @, because people write passwords with @ and / in them without escaping these. A port is no password.
 _PASSWORD = re.compile(r"(://[^/\s:@]*:)(?!\d{1,5}[/?#])\S+@")
@@ -38,7 +38,7 @@ def ensure_logs(settings: Settings) -> None:
     """
     if not structlog.is_configured():
         set_up_logs(settings.log_level, as_json=settings.log_json)
-        for words in warnings():
+        for words in words_of_unknown_settings():
             structlog.get_logger(__name__).warning(words)
 
 

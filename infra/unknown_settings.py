@@ -60,7 +60,7 @@ def _nearest(name: str, settings: Collection[str]) -> str | None:
     return f"{PREFIX}{found[0]}" if found else None
 
 
-def warnings() -> list[str]:
+def words_of_unknown_settings() -> list[str]:
     """A sentence for each unknown variable of this process, without its value."""
     return [
         f"{name} is no setting and is ignored" + (f"; did you mean {nearest}?" if nearest else "")

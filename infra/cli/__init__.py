@@ -28,7 +28,7 @@ from infra.cli.up import up
 from infra.cli.weather import app as weather_app
 from infra.settings import load_settings
 from infra.telemetry import redact, set_up_logs
-from infra.unknown_settings import warnings
+from infra.unknown_settings import words_of_unknown_settings
 from models.errors import BadInput, SwathError
 
 app = typer.Typer(
@@ -64,7 +64,7 @@ def _global(
     ] = False,
 ) -> None:
     del show_version
-    for words in warnings():
+    for words in words_of_unknown_settings():
         sys.stderr.write(f"swath: {words}\n")
     settings = load_settings()
     # A person at a terminal wants the answer; what flows log by default is asked for by naming the level.
